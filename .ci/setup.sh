@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Set-up for a bare Debian machine with Python 3.11, root or not; safe to run twice. Used by the Makefile.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
+fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
+
+# What Blender's wheel and a headless browser link against.
+LIBRARIES=(libgl1 libegl1 libice6 libsm6 libx11-6 libxext6 libxfixes3 libxi6 libxkbcommon0 libxrender1 libxxf86vm1 libgomp1)
+
+install_packages() {
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing with apt: $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  else
+    fail "system packages are missing. Run this, then the same make command again:
+    sudo apt-get update && sudo apt-get install -y --no-install-recommends $*"
+  fi
+}
+
+find_python() {
+  for candidate in "${PYTHON:-}" python3.11 python3; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "Python 3.11 was not found (Blender's wheel is built for it). On Debian 12: sudo apt-get install python3 python3-venv"
+}
+
+stamp=.venv/.mv4d-lock
+wanted=$(cat requirements.lock pyproject.toml | sha256sum)
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+  python=$(find_python)
+  if [ ! -x .venv/bin/pip ]; then
+    say "creating .venv with $python"
+    rm -rf .venv
+    "$python" -m venv .venv 2>/dev/null || { rm -rf .venv; install_packages python3-venv; "$python" -m venv .venv; }
+  fi
+  say "installing the locked packages (about 2 GB with Blender; minutes on a slow line)"
+  .venv/bin/pip install -q --disable-pip-version-check uv 2>&1 | grep -v '^WARNING' || true
+  .venv/bin/uv pip install -q --require-hashes -r requirements.lock
+  .venv/bin/uv pip install -q --no-deps -e .
+  echo "$wanted" >"$stamp"
+fi
+
+blender=$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("bpy").submodule_search_locations[0])')
+if ldd "$blender/__init__.so" 2>/dev/null | grep -q 'not found'; then
+  install_packages "${LIBRARIES[@]}"
+fi
+
+if [ "${1:-}" = --with-chromium ] && ! command -v chromium >/dev/null; then
+  if [ "$(id -u)" = 0 ]; then
+    install_packages chromium fonts-dejavu-core
+  else
+    say "no Chromium: the tests of the contact sheet will be skipped (sudo apt-get install chromium)"
+  fi
+fi
+say "ready"

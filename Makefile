@@ -1,0 +1,40 @@
+# `make demo` and `make test` do everything, set-up included, on a bare Debian machine with Python 3.11.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test demo test check format bench lock clean
+
+PY := .venv/bin/python
+# Blender and OpenMP spin their threads against each other on small machines: one each is faster there.
+export OMP_NUM_THREADS ?= 1
+export PYTHONUNBUFFERED := 1
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: ## Virtual environment in .venv, and the system libraries that Blender needs.
+	@bash .ci/setup.sh
+
+setup-test: ## What the tests need beside: Chromium.
+	@bash .ci/setup.sh --with-chromium
+
+demo: setup ## Run the whole data pipeline on the built-in samples.
+	@$(PY) -m pipeline demo
+
+test: setup-test ## All tests.
+	@$(PY) -m pytest
+
+check: setup ## What to run before a commit: ruff, mypy, fast tests.
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && \
+	$(PY) -m pytest -q -m "not blender and not browser and not ray and not slow"
+
+format: setup ## Let ruff put the code in order.
+	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+bench: setup ## All benchmarks; each ends with one JSON line.
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+lock: setup ## Choose versions anew and write requirements.lock.
+	@.venv/bin/uv pip compile -q --upgrade --python 3.11 pyproject.toml --extra data --extra render --extra cluster \
+	--extra dev --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+
+clean: ## Remove what the demo and the tools left behind (not the environment).
+	@rm -rf demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out

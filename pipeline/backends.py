@@ -1,0 +1,328 @@
+"""Where work runs: in threads of this process, or in Ray actors. Both look the same to the runner.
+
+A worker takes one task at a time, runs the stage, commits the rows itself and sends them back: there is no
+central writer, and pixels never travel.
+"""
+
+import errno
+import importlib
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from pipeline.records import Record, Rejected
+from pipeline.stage import Stage, rejected
+from pipeline.storage import Store
+from pipeline.tables import Tables
+
+Lane = Literal["io", "core"]
+"""Workers of the `io` lane wait for others; those of the `core` lane keep a core (or a GPU) busy."""
+
+
+class StopRun(Exception):
+    """The machine cannot go on (its disk is full, say): no input is to blame, the run has to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """What happens when the machine, not the input, is at fault."""
+
+    attempts: int = 3
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.first_wait_s < 0:
+            raise ValueError(f"need attempts >= 1 and first_wait_s >= 0, got {self}")
+
+    def retrying(self) -> Retrying:
+        """Tenacity's loop for this policy."""
+        return Retrying(
+            stop=stop_after_attempt(self.attempts),
+            wait=wait_exponential_jitter(multiplier=self.first_wait_s, max=self.longest_wait_s),
+            retry=retry_if_not_exception_type(StopRun),
+            reraise=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One input for one stage."""
+
+    number: int
+    stage_index: int
+    input_id: str
+    item: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a task, or that its worker is gone."""
+
+    number: int
+    rows: tuple[Record, ...] = ()
+    seconds: float = 0.0
+    attempts: int = 1
+    lost: str = ""
+    """Why the worker died with the task; empty if it did not."""
+    stop: str = ""
+    """Why the run has to end; empty if it may go on."""
+
+
+def run_task(tables: Tables, stages: Sequence[Stage[Any, Any]], task: Task, policy: RetryPolicy) -> Outcome:
+    """Run one task to its end: rows committed, or a `Rejected` row after the last try."""
+    stage = stages[task.stage_index]
+    started = time.monotonic()
+    attempts = 0
+    rows: list[Record] = []
+    try:
+        for attempt in policy.retrying():
+            with attempt:
+                attempts += 1
+                try:
+                    rows = list(stage.process(task.item))
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise StopRun(f"no space left on the disk: {error}") from error
+                    raise
+    except StopRun as error:
+        return Outcome(number=task.number, stop=str(error))
+    except Exception as error:
+        last_lines = "".join(traceback.format_exception(error)[-3:])
+        name = str(getattr(task.item, "name", ""))
+        rows = [rejected(stage, task.input_id, "machine_fault", f"{error!r}\n{last_lines}", name)]
+    try:
+        tables.commit(stage, task.input_id, rows)
+    except OSError as error:
+        return Outcome(number=task.number, stop=f"cannot write to {tables.store.root}: {error}")
+    seconds = time.monotonic() - started
+    return Outcome(number=task.number, rows=tuple(rows), seconds=seconds, attempts=attempts)
+
+
+class Backend(Protocol):
+    """Workers by number. A worker runs one task at a time."""
+
+    def lanes(self) -> dict[int, Lane]:
+        """The workers that can take tasks now, by number."""
+
+    def submit(self, worker: int, task: Task) -> None:
+        """Give an idle worker a task."""
+
+    def wait(self, timeout_s: float) -> list[tuple[int, Outcome]]:
+        """Outcomes that have come in, with the worker's number; waits for the first one at most so long."""
+
+    def replace(self, worker: int) -> None:
+        """Kill a worker that overran its deadline; another takes its number."""
+
+    def close(self) -> None:
+        """End all workers."""
+
+
+def _lanes(num_workers: int) -> list[Lane]:
+    """The lane of each worker; fetchers wait more than they work, so there are more of them."""
+    core: list[Lane] = ["core"] * num_workers
+    io: list[Lane] = ["io"] * min(16, max(4, 2 * num_workers))
+    return core + io
+
+
+@dataclass
+class _Thread:
+    lane: Lane
+    inbox: "queue.Queue[Task | None]" = field(default_factory=queue.Queue)
+    handle: threading.Thread | None = None
+
+
+class LocalBackend:
+    """Threads of this process. Heavy work is in child processes (Blender) or in code that frees the interpreter."""
+
+    def __init__(self, store: Store, stages: Sequence[Stage[Any, Any]], num_workers: int, policy: RetryPolicy) -> None:
+        self._tables = Tables(store)
+        self._stages = tuple(stages)
+        self._policy = policy
+        self._outcomes: queue.Queue[tuple[_Thread, int, Outcome]] = queue.Queue()
+        self._threads: dict[int, _Thread] = {}
+        for worker, lane in enumerate(_lanes(num_workers)):
+            self._start(worker, lane)
+
+    def _start(self, worker: int, lane: Lane) -> None:
+        thread = self._threads[worker] = _Thread(lane)
+        name = f"mv4d-{lane}-{worker}"
+        thread.handle = threading.Thread(target=self._work, args=(worker, thread), name=name, daemon=True)
+        thread.handle.start()
+
+    def _work(self, worker: int, thread: _Thread) -> None:
+        while (task := thread.inbox.get()) is not None:
+            self._outcomes.put((thread, worker, run_task(self._tables, self._stages, task, self._policy)))
+        for stage in self._stages:
+            stage.close()
+
+    def lanes(self) -> dict[int, Lane]:
+        """See `Backend`."""
+        return {worker: thread.lane for worker, thread in self._threads.items()}
+
+    def submit(self, worker: int, task: Task) -> None:
+        """See `Backend`."""
+        self._threads[worker].inbox.put(task)
+
+    def wait(self, timeout_s: float) -> list[tuple[int, Outcome]]:
+        """See `Backend`."""
+        found = []
+        try:
+            found.append(self._outcomes.get(timeout=timeout_s))
+            while True:
+                found.append(self._outcomes.get_nowait())
+        except queue.Empty:
+            pass
+        # An outcome of a thread that was replaced comes too late: its task has been dealt with.
+        return [(worker, outcome) for thread, worker, outcome in found if self._threads[worker] is thread]
+
+    def replace(self, worker: int) -> None:
+        """See `Backend`. Python cannot end a thread: it is left behind and ends itself after its task."""
+        old = self._threads[worker]
+        old.inbox.put(None)
+        self._start(worker, old.lane)
+
+    def close(self) -> None:
+        """See `Backend`."""
+        for thread in self._threads.values():
+            thread.inbox.put(None)
+        deadline = time.monotonic() + 10.0
+        for thread in self._threads.values():
+            if thread.handle is not None:
+                thread.handle.join(timeout=max(0.0, deadline - time.monotonic()))
+
+
+class RayBackend:
+    """Ray actors, each with one core: a bounded number in flight, no Ray Data.
+
+    An actor never runs native render code itself (Blender is its child process), so its death means that the node is
+    gone; the task is then given to another.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        stages: Sequence[Stage[Any, Any]],
+        num_workers: int,
+        policy: RetryPolicy,
+        *,
+        num_gpus: float = 0.0,
+    ) -> None:
+        ray: Any = importlib.import_module("ray")  # the `cluster` extra
+        self._ray = ray
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, ignore_reinit_error=True)
+        self._arguments = (store, tuple(stages), policy)
+        self._num_gpus = num_gpus
+        if num_workers == 0:
+            num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
+        self._lanes: dict[int, Lane] = dict(enumerate(_lanes(num_workers)))
+        self._actors: dict[int, Any] = {}
+        self._starting: dict[Any, int] = {}
+        self._running: dict[Any, tuple[int, int]] = {}
+        for worker in self._lanes:
+            self._start(worker)
+
+    def _start(self, worker: int) -> None:
+        core = self._lanes[worker] == "core"
+        actor = (
+            self._ray.remote(_RayWorker)
+            .options(
+                # Fetchers wait: they must not take the cores that the renderers need.
+                num_cpus=1.0 if core else 0.0,
+                num_gpus=self._num_gpus if core else 0.0,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy="SPREAD",
+            )
+            .remote(*self._arguments)
+        )
+        self._actors[worker] = actor
+        self._starting[actor.ready.remote()] = worker
+
+    def lanes(self) -> dict[int, Lane]:
+        """See `Backend`. Actors that wait for a node are not listed yet."""
+        starting = set(self._starting.values())
+        return {worker: lane for worker, lane in self._lanes.items() if worker not in starting}
+
+    def submit(self, worker: int, task: Task) -> None:
+        """See `Backend`."""
+        self._running[self._actors[worker].run.remote(task)] = (worker, task.number)
+
+    def wait(self, timeout_s: float) -> list[tuple[int, Outcome]]:
+        """See `Backend`."""
+        pending = [*self._starting, *self._running]
+        if not pending:
+            time.sleep(timeout_s)
+            return []
+        ready, _ = self._ray.wait(pending, num_returns=1, timeout=timeout_s)
+        if ready:
+            ready, _ = self._ray.wait(pending, num_returns=len(pending), timeout=0)
+        found = []
+        for reference in ready:
+            if reference in self._starting:
+                self._started(reference)
+            else:
+                found.append(self._finished(reference))
+        return found
+
+    def _started(self, reference: Any) -> None:
+        worker = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayActorError:
+            self._start(worker)
+
+    def _finished(self, reference: Any) -> tuple[int, Outcome]:
+        worker, number = self._running.pop(reference)
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._start(worker)
+            outcome = Outcome(number=number, lost=f"the Ray worker died: {type(error).__name__}")
+        return worker, outcome
+
+    def replace(self, worker: int) -> None:
+        """See `Backend`."""
+        self._ray.kill(self._actors[worker], no_restart=True)
+        self._running = {ref: owner for ref, owner in self._running.items() if owner[0] != worker}
+        self._start(worker)
+
+    def close(self) -> None:
+        """See `Backend`."""
+        closing = [
+            self._actors[worker].close.remote()
+            for worker in self.lanes()
+            if worker not in {owner for owner, _ in self._running.values()}
+        ]
+        self._ray.wait(closing, num_returns=len(closing), timeout=10.0) if closing else None
+        for actor in self._actors.values():
+            self._ray.kill(actor, no_restart=True)
+
+
+class _RayWorker:
+    """The actor's body."""
+
+    def __init__(self, store: Store, stages: Sequence[Stage[Any, Any]], policy: RetryPolicy) -> None:
+        self._tables, self._stages, self._policy = Tables(store), stages, policy
+
+    def ready(self) -> bool:
+        return True
+
+    def run(self, task: Task) -> Outcome:
+        return run_task(self._tables, self._stages, task, self._policy)
+
+    def close(self) -> None:
+        for stage in self._stages:
+            stage.close()
+
+
+def reasons_of(rows: Sequence[Record]) -> list[str]:
+    """The reasons of the rejected among the rows."""
+    return [row.reason for row in rows if isinstance(row, Rejected)]

@@ -1,0 +1,304 @@
+"""Run a chain of stages over a stream of inputs: here or on Ray, with retries, resume, deadlines and progress.
+
+Rows flow as soon as they exist: a clip can be scored while another asset is still being fetched. Later stages go first,
+so that work in hand is finished before more is begun, and a bounded number of inputs is under way at any time.
+"""
+
+import itertools
+import time
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.backends import Backend, Lane, Outcome, RetryPolicy, Task, reasons_of
+from pipeline.events import EventLog
+from pipeline.records import Record
+from pipeline.stage import Stage, rejected
+from pipeline.tables import Tables
+
+
+@dataclass
+class StageCount:
+    """What a stage has done so far in this run."""
+
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
+    resumed: int = 0
+    """Done by an earlier run."""
+    rows: int = 0
+    busy_s: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class RunState:
+    """What a progress display needs to know."""
+
+    stages: "OrderedDict[str, StageCount]"
+    num_inputs: int | None
+    """Inputs of the first stage in all; None while unknown."""
+    num_finished: int = 0
+    """Inputs of the first stage with all that came of them."""
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class _Work:
+    """A task with the first-stage inputs that wait for it."""
+
+    task: Task
+    roots: set[int]
+    lost: int = 0
+    """How many workers died with it."""
+    not_before: float = 0.0
+    started: float = 0.0
+
+
+class Runner:
+    """Runs stages in a chain: the rows that one yields are sought through for the inputs of the next."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        stages: Sequence[Stage[Any, Any]],
+        backend: Backend,
+        *,
+        policy: RetryPolicy,
+        events: EventLog,
+        deadline_s: float = 3600.0,
+        on_change: Callable[[RunState], None] = lambda state: None,
+        on_watermark: Callable[[int], None] = lambda seq: None,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            tables: Where rows are committed and what is done is read.
+            stages: In the order in which rows flow.
+            backend: Built with the same stages.
+            policy: For workers that die; faults inside a worker follow the same policy there.
+            events: Where each task's end is recorded.
+            deadline_s: For one task in all, whatever it does. Blender's phases have their own, shorter ones.
+            on_change: Called with the state after each step.
+            on_watermark: Called with n when all first-stage inputs before the n-th are finished.
+        """
+        if deadline_s <= 0:
+            raise ValueError(f"deadline_s must be positive, got {deadline_s}")
+        self._tables, self._stages, self._backend = tables, tuple(stages), backend
+        self._policy, self._events, self._deadline_s = policy, events, deadline_s
+        self._on_change, self._on_watermark = on_change, on_watermark
+        self._numbers = itertools.count()
+        self._done = [tables.done(stage) for stage in self._stages]
+        self._made: list[dict[str, list[Record]]] = [
+            tables.made_from(stage) if index + 1 < len(self._stages) else {} for index, stage in enumerate(self._stages)
+        ]
+        self._queues: list[OrderedDict[str, _Work]] = [OrderedDict() for _ in self._stages]
+        self._running: dict[int, tuple[int, _Work]] = {}  # task number -> worker, work
+        self._affinity: dict[int, str] = {}  # worker -> what it has warm
+        self._outstanding: dict[int, int] = {}  # root -> tasks it waits for
+        self._next_root = 0
+        names = [stage.name for stage in self._stages]
+        self.state = RunState(OrderedDict((name, StageCount()) for name in names), None)
+
+    def run(self, items: Iterator[Any], *, num_inputs: int | None = None) -> RunState:
+        """Bring every item through all stages.
+
+        Args:
+            items: Inputs of the first stage, in the order that decides ties.
+            num_inputs: How many there are, if known.
+
+        Raises:
+            RuntimeError: The machine cannot go on; the tables are consistent and the same run resumes.
+        """
+        self.state.num_inputs = num_inputs
+        self._tables.remember_settings(self._stages)
+        try:
+            self._loop(items)
+        finally:
+            self._events.flush()
+        self._tables.compact(at_least=2)
+        return self.state
+
+    def _loop(self, items: Iterator[Any]) -> None:
+        exhausted = False
+        since_merge = 0
+        while True:
+            while not exhausted and self._wants_more():
+                try:
+                    self._admit(next(items))
+                except StopIteration:
+                    exhausted = True
+                    self.state.num_inputs = self._next_root
+                    self._announce()
+            self._dispatch()
+            self._on_change(self.state)
+            if exhausted and not self._outstanding:
+                break
+            for worker, outcome in self._backend.wait(0.2):
+                self._settle(worker, outcome)
+                since_merge += 1
+            self._kill_overdue()
+            if since_merge >= 2000:
+                self._tables.compact()
+                since_merge = 0
+
+    def _wants_more(self) -> bool:
+        limit = 4 * max(1, len(self._backend.lanes()))
+        return len(self._outstanding) < limit
+
+    def _admit(self, item: Any) -> None:
+        root = self._next_root
+        self._next_root += 1
+        self._outstanding[root] = 0
+        self._enqueue(0, item, {root})
+        self._close_finished({root})
+
+    def _enqueue(self, index: int, item: Any, roots: set[int]) -> None:
+        stage = self._stages[index]
+        input_id = stage.input_id(item)
+        count = self.state.stages[stage.name]
+        if input_id in self._done[index]:
+            if input_id in self._made[index] or index + 1 == len(self._stages):
+                count.resumed += 1
+            self._route(index, self._made[index].get(input_id, []), roots)
+            return
+        work = self._queues[index].get(input_id) or self._running_work(index, input_id)
+        if work is None:
+            task = Task(number=next(self._numbers), stage_index=index, input_id=input_id, item=item)
+            work = self._queues[index][input_id] = _Work(task, set())
+            count.waiting += 1
+        for root in roots - work.roots:
+            self._outstanding[root] += 1
+        work.roots |= roots
+
+    def _running_work(self, index: int, input_id: str) -> _Work | None:
+        for _, work in self._running.values():
+            if work.task.stage_index == index and work.task.input_id == input_id:
+                return work
+        return None
+
+    def _route(self, index: int, rows: Sequence[Record], roots: set[int]) -> None:
+        if index + 1 < len(self._stages):
+            for item in self._stages[index + 1].inputs(rows):
+                self._enqueue(index + 1, item, roots)
+
+    def _dispatch(self) -> None:
+        busy = {worker for worker, _ in self._running.values()}
+        for worker, lane in self._backend.lanes().items():
+            if worker not in busy and (work := self._choose(worker, lane)):
+                index = work.task.stage_index
+                count = self.state.stages[self._stages[index].name]
+                count.waiting -= 1
+                count.running += 1
+                work.started = time.monotonic()
+                self._running[work.task.number] = (worker, work)
+                self._affinity[worker] = self._stages[index].affinity(work.task.item)
+                self._backend.submit(worker, work.task)
+
+    def _choose(self, worker: int, lane: Lane) -> _Work | None:
+        """The next task for a worker: of the latest stage, and best of what the worker has warm."""
+        now = time.monotonic()
+        mine = self._affinity.get(worker, "")
+        others = {warm for other, warm in self._affinity.items() if other != worker}
+        for index in reversed(range(len(self._stages))):
+            stage = self._stages[index]
+            if (stage.resource == "io") != (lane == "io"):
+                continue
+            ready = [work for work in self._queues[index].values() if work.not_before <= now]
+            if ready:
+
+                def coldness(work: _Work, stage: Stage[Any, Any] = stage) -> int:
+                    warm = stage.affinity(work.task.item)
+                    return 0 if warm == mine else (2 if warm in others else 1)
+
+                chosen = min(ready, key=coldness)
+                del self._queues[index][chosen.task.input_id]
+                return chosen
+        return None
+
+    def _settle(self, worker: int, outcome: Outcome) -> None:
+        if outcome.number not in self._running:
+            return
+        _, work = self._running.pop(outcome.number)
+        if outcome.stop:
+            raise RuntimeError(outcome.stop)
+        if outcome.lost:
+            self._lose(work, outcome.lost)
+        else:
+            self._finish(work, outcome)
+
+    def _lose(self, work: _Work, why: str, reason: str = "machine_fault") -> None:
+        """A worker died with the task: try again after a while, or turn the input away."""
+        stage = self._stages[work.task.stage_index]
+        count = self.state.stages[stage.name]
+        count.running -= 1
+        work.lost += 1
+        self._events.write("lost", stage=stage.name, input_id=work.task.input_id, why=why)
+        if work.lost < self._policy.attempts:
+            wait_s = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2 ** (work.lost - 1))
+            work.not_before = time.monotonic() + wait_s
+            self._queues[work.task.stage_index][work.task.input_id] = work
+            count.waiting += 1
+            return
+        count.running += 1
+        name = str(getattr(work.task.item, "name", ""))
+        row = rejected(stage, work.task.input_id, reason, why, name)
+        self._tables.commit(stage, work.task.input_id, [row])
+        self._finish(work, Outcome(number=work.task.number, rows=(row,), attempts=work.lost))
+
+    def _finish(self, work: _Work, outcome: Outcome) -> None:
+        index = work.task.stage_index
+        stage = self._stages[index]
+        reasons = reasons_of(outcome.rows)
+        count = self.state.stages[stage.name]
+        count.running -= 1
+        count.done += 1
+        count.busy_s += outcome.seconds
+        count.rows += len(outcome.rows) - len(reasons)
+        count.reasons.update(reasons)
+        self._done[index].add(work.task.input_id)
+        if index + 1 < len(self._stages):
+            # Kept for inputs that turn up again (equal bytes under two names), as rows are small.
+            self._made[index][work.task.input_id] = list(outcome.rows)
+        self._events.write(
+            "done",
+            stage=stage.name,
+            input_id=work.task.input_id,
+            seconds=round(outcome.seconds, 4),
+            attempts=outcome.attempts,
+            rows=len(outcome.rows) - len(reasons),
+            reasons=reasons,
+        )
+        self._route(index, outcome.rows, work.roots)
+        for root in work.roots:
+            self._outstanding[root] -= 1
+        self._close_finished(work.roots)
+
+    def _close_finished(self, roots: set[int]) -> None:
+        finished = [root for root in roots if self._outstanding.get(root) == 0]
+        for root in finished:
+            del self._outstanding[root]
+        if finished:
+            self.state.num_finished += len(finished)
+            self._announce()
+
+    def _announce(self) -> None:
+        self._on_watermark(min(self._outstanding, default=self._next_root))
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for number, (worker, work) in list(self._running.items()):
+            if now - work.started > self._deadline_s:
+                del self._running[number]
+                self._backend.replace(worker)
+                work.lost = self._policy.attempts  # an input that hangs once would hang again
+                self._lose(work, f"no answer after {self._deadline_s:.0f} s", "deadline")
+
+
+def by_stage(state: RunState) -> dict[str, dict[str, int]]:
+    """Outcomes of a run by stage: `rows`, `resumed`, and each reason with its count."""
+    table: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, count in state.stages.items():
+        table[name] = {"rows": count.rows, "resumed": count.resumed, **count.reasons}
+    return dict(table)

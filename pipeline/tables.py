@@ -1,0 +1,189 @@
+"""Append-only Parquet tables under a data root, and the ledger of what is done.
+
+A table is the folder `tables/<name>/` of Parquet fragments. A fragment holds the rows that one stage made from one
+input, and its name says so: whoever does the same work again writes the same file, so nothing is ever doubled and
+DuckDB may read the folder as it is. The ledger's fragment (`done`) is written last: an input without one is done again.
+Two columns stand in every table beside the record's own: `made_by` (`stage@settings_id`) and `made_from` (input id).
+"""
+
+import contextlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.records import (
+    RECORDS,
+    Done,
+    Record,
+    Rejected,
+    StageSettings,
+    arrow_schema,
+    content_id,
+    from_dict,
+    to_table,
+)
+from pipeline.stage import Stage
+from pipeline.storage import Store
+
+R = TypeVar("R", bound=Record)
+
+MERGED_PREFIX = "merged-"
+JOURNAL = "tables/merging.json"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one data root."""
+
+    store: Store
+
+    def commit(self, stage: Stage[Any, Any], input_id: str, rows: Sequence[Record]) -> None:
+        """Write the rows that a stage made from one input, then its line in the ledger."""
+        by_type: dict[type[Record], list[Record]] = defaultdict(list)
+        for row in rows:
+            by_type[type(row)].append(row)
+        made_by = f"{stage.name}@{stage.settings_id}"
+        fragment = f"{stage.name}-{stage.settings_id}-{content_id(input_id, length=20)}"
+        for record, group in by_type.items():
+            self.write(record, fragment, group, made_by=made_by, made_from=input_id)
+        num_rejected = len(by_type.get(Rejected, ()))
+        done = Done(
+            stage=stage.name,
+            settings_id=stage.settings_id,
+            input_id=input_id,
+            num_rows=len(rows) - num_rejected,
+            num_rejected=num_rejected,
+        )
+        self.write(Done, fragment, [done], made_by=made_by, made_from=input_id)
+
+    def write(self, record: type[R], fragment: str, rows: Sequence[R], *, made_by: str, made_from: str) -> None:
+        """Write one fragment; an older one of the same name is replaced."""
+        table = to_table(list(rows), record)
+        table = table.append_column(pa.field("made_by", pa.string(), False), pa.array([made_by] * len(rows)))
+        table = table.append_column(pa.field("made_from", pa.string(), False), pa.array([made_from] * len(rows)))
+        self.store.write_bytes(_fragment_path(record, fragment), _parquet_bytes(table))
+
+    def remember_settings(self, stages: Iterable[Stage[Any, Any]]) -> None:
+        """Store the resolved settings of stages beside what they make."""
+        for stage in stages:
+            row = StageSettings(stage=stage.name, settings_id=stage.settings_id, settings=stage.settings)
+            self.write(
+                StageSettings,
+                f"{stage.name}-{stage.settings_id}",
+                [row],
+                made_by=f"{stage.name}@{stage.settings_id}",
+                made_from="",
+            )
+
+    def done(self, stage: Stage[Any, Any]) -> set[str]:
+        """Ids of the inputs that the stage has dealt with under its present settings."""
+        query = "SELECT input_id FROM done WHERE stage = ? AND settings_id = ?"
+        with self.connect([Done]) as con:
+            return {row[0] for row in con.execute(query, [stage.name, stage.settings_id]).fetchall()}
+
+    def rows(self, record: type[R], where: str = "true", parameters: Sequence[Any] = ()) -> list[R]:
+        """The rows of a table, each key once, sorted by key."""
+        return [row for _, row in self._keyed_rows(record, where, parameters)]
+
+    def made_from(self, stage: Stage[Any, Any]) -> dict[str, list[Record]]:
+        """What the stage has made under its present settings: input id to rows, rejected ones left out."""
+        made: dict[str, list[Record]] = defaultdict(list)
+        for record in stage.writes:
+            for input_id, row in self._keyed_rows(record, "made_by = ?", [f"{stage.name}@{stage.settings_id}"]):
+                made[input_id].append(row)
+        return made
+
+    def _keyed_rows(self, record: type[R], where: str, parameters: Sequence[Any]) -> Iterator[tuple[str, R]]:
+        key = ", ".join(record.key)
+        query = f"SELECT DISTINCT ON ({key}) * FROM {record.table} WHERE {where} ORDER BY {key}"
+        with self.connect([record]) as con:
+            for row in _arrow(con, query, parameters).to_pylist():
+                yield row["made_from"], from_dict(record, row)
+
+    @contextlib.contextmanager
+    def connect(self, records: Iterable[type[Record]] = RECORDS) -> Iterator[duckdb.DuckDBPyConnection]:
+        """DuckDB in memory, with a view of each table under its own name. A table without rows is there, empty."""
+        con = duckdb.connect()
+        try:
+            if not self.store.is_local:
+                con.register_filesystem(self.store.fs)
+            for record in records:
+                files = self.store.list_files(f"tables/{record.table}", ".parquet")
+                if files:
+                    self._view_of_files(con, record.table, files)
+                else:
+                    con.register(record.table, _with_origin(arrow_schema(record)).empty_table())
+            yield con
+        finally:
+            con.close()
+
+    def _view_of_files(self, con: duckdb.DuckDBPyConnection, table: str, files: list[str]) -> None:
+        protocol = "" if self.store.is_local else f"{_protocol(self.store)}://"
+        paths = [protocol + self.store.path(file) for file in files]
+        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        con.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+
+    def compact(self, *, at_least: int = 64) -> int:
+        """Merge the small fragments of each table into one, so that queries stay fast. Returns files merged.
+
+        A journal makes it safe to kill: what is listed there is deleted by the next call, whoever makes it.
+        Only one process may compact a data root at a time: the run's driver does.
+        """
+        merged = self._finish_merge()
+        for record in RECORDS:
+            files = self.store.list_files(f"tables/{record.table}", ".parquet")
+            if len(files) < at_least:
+                continue
+            key = ", ".join(record.key)
+            with self.connect([record]) as con:
+                query = f"SELECT DISTINCT ON ({key}, made_by) * FROM {record.table} ORDER BY {key}, made_by, made_from"
+                table = _arrow(con, query).cast(_with_origin(arrow_schema(record)))
+            content = _parquet_bytes(table)
+            target = _fragment_path(record, MERGED_PREFIX + content_id(files, len(content)))
+            journal = {"target": target, "files": [file for file in files if file != target]}
+            self.store.write_bytes(f"{target}.merging", content)
+            self.store.write_bytes(JOURNAL, json.dumps(journal).encode())
+            merged += self._finish_merge()
+        return merged
+
+    def _finish_merge(self) -> int:
+        if not self.store.exists(JOURNAL):
+            return 0
+        journal = json.loads(self.store.read_bytes(JOURNAL))
+        pending = f"{journal['target']}.merging"
+        if self.store.exists(pending):
+            for file in journal["files"]:
+                self.store.remove(file)
+            self.store.fs.mv(self.store.path(pending), self.store.path(journal["target"]))
+        self.store.remove(JOURNAL)
+        return len(journal["files"])
+
+
+def _arrow(con: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
+    return con.sql(query, params=list(parameters)).to_arrow_table()
+
+
+def _fragment_path(record: type[Record], fragment: str) -> str:
+    return f"tables/{record.table}/{fragment}.parquet"
+
+
+def _parquet_bytes(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _with_origin(schema: pa.Schema) -> pa.Schema:
+    return schema.append(pa.field("made_by", pa.string(), False)).append(pa.field("made_from", pa.string(), False))
+
+
+def _protocol(store: Store) -> str:
+    protocol = store.fs.protocol
+    return str(protocol if isinstance(protocol, str) else protocol[0])

@@ -1,0 +1,131 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.records import RECORDS, Appearance, Done, Rejected, Visibility, arrow_schema
+from pipeline.storage import Store
+from pipeline.tables import JOURNAL, Tables
+from tests.pipeline.toys import Halve, item
+
+
+def halve(store: Store, number: int, name: str = "") -> tuple[Halve, str, list[Any]]:
+    stage = Halve(data=store.root, scratch="/tmp")
+    return stage, f"item{number:03d}", list(stage.process(item(number, name=name)))
+
+
+def test_rows_come_back_as_they_were_written(tables: Tables) -> None:
+    stage, input_id, rows = halve(tables.store, 4)
+    tables.commit(stage, input_id, rows)
+    assert tables.rows(Visibility) == rows
+    assert tables.done(stage) == {input_id}
+    assert tables.made_from(stage) == {input_id: rows}
+
+
+def test_doing_it_again_overwrites_and_never_doubles(tables: Tables) -> None:
+    for _ in range(3):
+        tables.commit(*halve(tables.store, 4))
+    with tables.connect() as con:
+        assert con.execute("SELECT count(*) FROM visibility").fetchall() == [(2,)]
+
+
+def test_other_settings_have_a_ledger_of_their_own(tables: Tables) -> None:
+    stage, input_id, rows = halve(tables.store, 1)
+    tables.commit(stage, input_id, rows)
+    assert tables.done(Halve(data=tables.store.root, scale=2.0)) == set()
+    assert tables.done(Halve(data="elsewhere", scratch="other")) == {input_id}
+
+
+def test_every_table_has_a_view_even_without_rows(tables: Tables) -> None:
+    with tables.connect() as con:
+        for record in RECORDS:
+            columns = [row[0] for row in con.execute(f"DESCRIBE {record.table}").fetchall()]
+            assert columns[: len(arrow_schema(record).names)] == arrow_schema(record).names
+
+
+def test_compaction_changes_files_and_not_rows(tables: Tables) -> None:
+    for number in range(6):
+        tables.commit(*halve(tables.store, number, "bad" if number == 3 else ""))
+    before = (
+        tables.rows(Visibility),
+        tables.rows(Done),
+        tables.rows(Rejected),
+        tables.made_from(halve(tables.store, 0)[0]),
+    )
+    assert tables.compact(at_least=2) > 0
+    after = (
+        tables.rows(Visibility),
+        tables.rows(Done),
+        tables.rows(Rejected),
+        tables.made_from(halve(tables.store, 0)[0]),
+    )
+    assert before == after
+    assert len(tables.store.list_files("tables/visibility")) == 1
+    tables.commit(*halve(tables.store, 7))
+    tables.compact(at_least=2)
+    assert len(tables.store.list_files("tables/visibility")) == 1
+    assert len(tables.rows(Visibility)) == len(before[0]) + 1
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("die_at", range(1, 12))
+def test_compaction_may_be_killed_at_any_step(tables: Tables, monkeypatch: pytest.MonkeyPatch, die_at: int) -> None:
+    for number in range(4):
+        tables.commit(*halve(tables.store, number))
+    before = tables.rows(Visibility)
+    steps = 0
+
+    def count_and_die(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == die_at:
+            raise Killed
+
+    write, remove = Store.write_bytes, Store.remove
+
+    def dying_write(self: Store, path: str, content: bytes) -> None:
+        count_and_die()
+        write(self, path, content)
+
+    def dying_remove(self: Store, path: str) -> None:
+        count_and_die()
+        remove(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_bytes", dying_write)
+        patch.setattr(Store, "remove", dying_remove)
+        try:
+            tables.compact(at_least=2)
+        except Killed:
+            assert tables.rows(Visibility) == before or tables.store.exists(JOURNAL)
+    tables.compact(at_least=2)
+    assert tables.rows(Visibility) == before
+    with tables.connect() as con:
+        assert con.execute("SELECT count(*) FROM visibility").fetchone() == (len(before),)
+    assert not tables.store.exists(JOURNAL)
+
+
+def test_tables_work_on_an_object_store() -> None:
+    tables = Tables(Store("memory://tables-test"))
+    tables.commit(*halve(tables.store, 2))
+    tables.commit(*halve(tables.store, 4))
+    assert len(tables.rows(Visibility)) == 4
+    tables.compact(at_least=2)
+    assert len(tables.rows(Visibility)) == 4
+
+
+def test_an_unknown_reason_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="unknown reason"):
+        Rejected(rejected_id="x", stage="toy", reason="just because", detail="", name="")
+
+
+def test_folders_of_fragments_are_plain_parquet(tables: Tables, tmp_path: Path) -> None:
+    import duckdb
+
+    tables.commit(*halve(tables.store, 2))
+    found = duckdb.sql(f"SELECT made_by, made_from FROM '{tables.store.root}/tables/visibility/*.parquet'").fetchall()
+    assert found == [(f"toy.halve@{halve(tables.store, 2)[0].settings_id}", "item002")] * 2
+    assert tables.rows(Appearance) == []
