@@ -1,9 +1,9 @@
 """Cameras in one convention, and converters for the border.
 
-World: z up, right-handed, the object inside the unit sphere at the origin. Azimuth 0 looks at the object's front from
-Blender's -y; it grows counter-clockwise seen from above. Elevation is above the horizon. Cameras are OpenCV's: +x right,
-+y down, +z forward. `c2w` maps camera points to the world; `intrinsics` are in pixels, with (0.5, 0.5) the centre of the
-top left pixel.
+World: z up, right-handed, the object inside the unit sphere at the origin. Azimuth 0 looks at the object's front
+from Blender's -y; it grows counter-clockwise seen from above. Elevation is above the horizon. Cameras are OpenCV's:
++x right, +y down, +z forward. `c2w` maps camera points to the world; `intrinsics` are in pixels, with (0.5, 0.5) the
+centre of the top left pixel.
 """
 
 import numpy as np

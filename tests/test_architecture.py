@@ -51,7 +51,9 @@ def test_the_blender_child_needs_only_numpy_and_bpy(path: Path) -> None:
     allowed = {"bpy", "mathutils", "bmesh", "numpy", "render", "io_scene_fbx"}
     third_party = {module.split(".")[0] for module in imports(path)} - set(__import__("sys").stdlib_module_names)
     assert third_party <= allowed
-    assert not {m for m in imports(path) if m.startswith("render.") and not m.startswith(("render.blender", "render.protocol"))}
+    assert not {
+        m for m in imports(path) if m.startswith("render.") and not m.startswith(("render.blender", "render.protocol"))
+    }
 
 
 @pytest.mark.parametrize("path", modules(), ids=name)
@@ -76,7 +78,9 @@ def test_except_exception_stands_only_where_the_machine_is_blamed() -> None:
 
 def test_every_package_is_listed_and_says_what_it_does() -> None:
     listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    on_disk = {str(path.parent.relative_to(REPOSITORY)).replace("/", ".") for path in modules() if path.name == "__init__.py"}
+    on_disk = {
+        str(path.parent.relative_to(REPOSITORY)).replace("/", ".") for path in modules() if path.name == "__init__.py"
+    }
     assert set(listed) == on_disk
     for package in PACKAGES:
         assert ast.get_docstring(ast.parse((REPOSITORY / package / "__init__.py").read_text()))
