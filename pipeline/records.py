@@ -137,6 +137,11 @@ class Probe(Record):
     key: ClassVar[tuple[str, ...]] = ("asset_id",)
 
     asset_id: str
+    blob: str
+    format: str
+    main_file: str
+    name: str
+    """This and the three before it as in the asset: equal for all rows with these bytes, but for the name."""
     blender_version: str
     num_actions: int
     num_vertices: int
@@ -350,6 +355,23 @@ class Appearance(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decision(Record):
+    """Whether a scored clip is kept. The result of a query: each run of it replaces the whole table."""
+
+    table: ClassVar[str] = "decisions"
+    key: ClassVar[tuple[str, ...]] = ("clip_id",)
+
+    clip_id: str
+    preset: str
+    """`name@hash` of the rules that decided."""
+    keep: bool
+    reason: str
+    """The first failing rule's, in the preset's order; empty if the clip is kept."""
+    reasons: tuple[str, ...]
+    """Those of all failing rules, each once."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplePart:
     """A member of a shard's tar."""
 
@@ -432,8 +454,8 @@ class StageSettings(Record):
 
 
 RECORDS: tuple[type[Record], ...] = (
-    SourceItem, Asset, Inspection, Probe, Animation, ClipPlan, Clip, ImageMotion, Visibility, Appearance, Sample,
-    Rejected, Done, StageSettings,
+    SourceItem, Asset, Inspection, Probe, Animation, ClipPlan, Clip, ImageMotion, Visibility, Appearance, Decision,
+    Sample, Rejected, Done, StageSettings,
 )  # fmt: skip
 
 
@@ -460,8 +482,16 @@ def arrow_schema(record: type[Record]) -> pa.Schema:
 
 
 def to_table(rows: list[Record], record: type[Record]) -> pa.Table:
-    """Rows of one record type as an Arrow table."""
-    return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=arrow_schema(record))
+    """Rows of one record type as an Arrow table.
+
+    Raises:
+        ValueError: A column that must have a value is None in some row.
+    """
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=arrow_schema(record))
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if column.null_count and not field.nullable:
+            raise ValueError(f"{record.__name__}.{field.name} must not be None")
+    return table
 
 
 def from_dict(record: type[Any], values: dict[str, Any]) -> Any:

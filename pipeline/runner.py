@@ -90,6 +90,8 @@ class Runner:
         self._on_change, self._on_watermark = on_change, on_watermark
         self._numbers = itertools.count()
         self._done = [tables.done(stage) for stage in self._stages]
+        self._before = [set(done) for done in self._done]
+        """Done by earlier runs, and not met in this one yet."""
         self._made: list[dict[str, list[Record]]] = [
             tables.made_from(stage) if index + 1 < len(self._stages) else {} for index, stage in enumerate(self._stages)
         ]
@@ -140,7 +142,7 @@ class Runner:
                 since_merge += 1
             self._kill_overdue()
             if since_merge >= 2000:
-                self._tables.compact()
+                self._tables.compact(wait=False)
                 since_merge = 0
 
     def _wants_more(self) -> bool:
@@ -159,7 +161,8 @@ class Runner:
         input_id = stage.input_id(item)
         count = self.state.stages[stage.name]
         if input_id in self._done[index]:
-            if input_id in self._made[index] or index + 1 == len(self._stages):
+            if input_id in self._before[index]:
+                self._before[index].discard(input_id)
                 count.resumed += 1
             self._route(index, self._made[index].get(input_id, []), roots)
             return

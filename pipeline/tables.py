@@ -9,6 +9,7 @@ Two columns stand in every table beside the record's own: `made_by` (`stage@sett
 import contextlib
 import io
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ R = TypeVar("R", bound=Record)
 
 MERGED_PREFIX = "merged-"
 JOURNAL = "tables/merging.json"
+_FILES_HELD = threading.RLock()
+"""Held while this process reads the tables' files, or merges them. Other processes may see a table while it is merged:
+then rows stand in it twice for a moment, and never not at all."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,7 @@ class Tables:
     @contextlib.contextmanager
     def connect(self, records: Iterable[type[Record]] = RECORDS) -> Iterator[duckdb.DuckDBPyConnection]:
         """DuckDB in memory, with a view of each table under its own name. A table without rows is there, empty."""
-        con = duckdb.connect()
-        try:
+        with _FILES_HELD, contextlib.closing(duckdb.connect()) as con:
             if not self.store.is_local:
                 con.register_filesystem(self.store.fs)
             for record in records:
@@ -121,8 +124,6 @@ class Tables:
                 else:
                     con.register(record.table, _with_origin(arrow_schema(record)).empty_table())
             yield con
-        finally:
-            con.close()
 
     def _view_of_files(self, con: duckdb.DuckDBPyConnection, table: str, files: list[str]) -> None:
         protocol = "" if self.store.is_local else f"{_protocol(self.store)}://"
@@ -130,12 +131,21 @@ class Tables:
         listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
         con.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)")
 
-    def compact(self, *, at_least: int = 64) -> int:
+    def compact(self, *, at_least: int = 64, wait: bool = True) -> int:
         """Merge the small fragments of each table into one, so that queries stay fast. Returns files merged.
 
         A journal makes it safe to kill: what is listed there is deleted by the next call, whoever makes it.
-        Only one process may compact a data root at a time: the run's driver does.
+        Only one process may compact a data root at a time: the run's driver does. Without `wait` nothing happens while
+        another thread reads.
         """
+        if not _FILES_HELD.acquire(blocking=wait):
+            return 0
+        try:
+            return self._merge_tables(at_least)
+        finally:
+            _FILES_HELD.release()
+
+    def _merge_tables(self, at_least: int) -> int:
         merged = self._finish_merge()
         for record in RECORDS:
             files = self.store.list_files(f"tables/{record.table}", ".parquet")
@@ -159,9 +169,9 @@ class Tables:
         journal = json.loads(self.store.read_bytes(JOURNAL))
         pending = f"{journal['target']}.merging"
         if self.store.exists(pending):
-            for file in journal["files"]:
-                self.store.remove(file)
             self.store.fs.mv(self.store.path(pending), self.store.path(journal["target"]))
+        for file in journal["files"]:
+            self.store.remove(file)
         self.store.remove(JOURNAL)
         return len(journal["files"])
 

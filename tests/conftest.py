@@ -1,6 +1,9 @@
 """Fixtures that every stage's tests share."""
 
+import csv
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,36 @@ def real_assets() -> Path:
     if not (folder / "catalog.csv").exists():
         pytest.skip("no real assets: set MV4D_ASSETS to a folder with a catalog.csv")
     return folder
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in samples: a folder with `manifest.csv`."""
+    folder = tmp_path_factory.mktemp("samples")
+    subprocess.run(
+        [sys.executable, "-m", "render.blender.make_samples", str(folder)],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_samples(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of a few samples that draw quickly: good ones in three formats, a duplicate, and bad ones."""
+    wanted = {
+        "toy_robot.glb", "windmill.glb", "flag.glb", "ball/ball.gltf", "helicopter.fbx", "snowman.glb", "vase.glb",
+        "truncated.glb", "clownfish.glb", "clownfish_again.glb", "blue_tang.glb",
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("few")
+    path = folder / "manifest.csv"
+    with (samples / "manifest.csv").open(newline="") as whole, path.open("w", newline="") as part:
+        reader = csv.DictReader(whole)
+        writer = csv.DictWriter(part, reader.fieldnames or [])
+        writer.writeheader()
+        for line in reader:
+            if line["file"] in wanted:
+                writer.writerow({**line, "file": str(samples / line["file"]), "title": line["file"]})
+    return path

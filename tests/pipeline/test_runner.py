@@ -72,7 +72,7 @@ def test_a_second_run_does_nothing_again(run: Callable[..., tuple[Tables, RunSta
     tables, state = run([*items, item(3)])
     assert len(calls(tmp_path)) == num_calls + 1
     assert tables.rows(Appearance)[:4] == before
-    assert state.stages["toy.halve"].resumed == 2  # a rejected one is done, and made nothing
+    assert state.stages["toy.halve"].resumed == 3
     assert state.num_finished == 4
 
 

@@ -1,0 +1,243 @@
+"""Brings an asset's files to this machine: local paths as they are, http(s) with retries, a deadline and a limit."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes, urljoin
+
+import httpx
+import tenacity
+
+from ingest.refused import Refused
+from ingest.sniff import raise_if_web_page
+
+_GONE = frozenset({404, 410, 451})
+_PASSING = frozenset({408, 425, 429})
+_OPT_OUT = frozenset({"noai", "noimageai"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSettings:
+    """How patient a download is. None of this changes what is fetched, only whether it succeeds."""
+
+    attempts: int = 5
+    """For one file; a missing file is not asked for again."""
+    first_wait_s: float = 1.0
+    """Before the second attempt; doubles each time, with jitter. A server's `Retry-After` counts if it is longer."""
+    longest_wait_s: float = 60.0
+    timeout_s: float = 30.0
+    """Without a byte, or for a connection."""
+    deadline_s: float = 900.0
+    """For one file, all attempts together."""
+    user_agent: str = "mv4d"
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"fetch.attempts must be at least 1, got {self.attempts}")
+        for name in ("timeout_s", "deadline_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"fetch.{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.first_wait_s <= self.longest_wait_s:
+            raise ValueError(f"fetch.first_wait_s must lie in 0..longest_wait_s, got {self.first_wait_s}")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file on this machine. A local input is not copied: `path` is the original."""
+
+    path: Path
+    num_bytes: int
+    sha256: str
+
+
+class Passing(Exception):
+    """A fault that may be over on the next attempt."""
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class Fetcher:
+    """Fetches files; holds the connections. Safe to share between threads."""
+
+    def __init__(self, settings: FetchSettings, *, honour_noai: bool = True) -> None:
+        """Open nothing yet.
+
+        Args:
+            settings: Patience.
+            honour_noai: Refuse what a server's `X-Robots-Tag` reserves from AI.
+        """
+        self._settings = settings
+        self._honour_noai = honour_noai
+        self._client = httpx.Client(
+            follow_redirects=True,
+            timeout=settings.timeout_s,
+            # Identity: sizes mean what they say, and no bomb can unfold on the way.
+            headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def fetch(self, uri: str, target: Path, *, max_bytes: int) -> Fetched:
+        """Bring a file here.
+
+        Args:
+            uri: A local path, or a `file:`, `http:` or `https:` URL.
+            target: Where a download goes.
+            max_bytes: Above that, it is refused as soon as it is known.
+
+        Raises:
+            Refused: `not_found`, `fetch_failed`, `too_large`, `not_an_asset` or `noai`.
+        """
+        local = local_path(uri)
+        if local is not None:
+            return _local_file(local, max_bytes)
+        scheme = uri.partition("://")[0].lower()
+        if scheme not in ("http", "https"):
+            raise Refused("not_found", f"we cannot fetch {scheme}:// URLs", "give a local path or an http(s) URL")
+        return self._with_retries(lambda deadline: self._download(uri, target, max_bytes, deadline))
+
+    def size(self, uri: str) -> int | None:
+        """Bytes of a file, asked for without fetching it; None if it cannot be told."""
+        local = local_path(uri)
+        if local is not None:
+            return local.stat().st_size if os.path.isfile(local) else None
+        try:
+            answer = self._client.head(uri)
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return None
+        return _content_length(answer) if answer.is_success else None
+
+    def _with_retries(self, attempt: Callable[[float], Fetched]) -> Fetched:
+        settings = self._settings
+        deadline = time.monotonic() + settings.deadline_s
+        growing = tenacity.wait_exponential(multiplier=settings.first_wait_s, max=settings.longest_wait_s)
+        jittered = growing + tenacity.wait_random(0, settings.first_wait_s)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.wait_s if isinstance(error, Passing) else 0.0
+            return min(max(asked, jittered(state)), settings.longest_wait_s)
+
+        def is_over(state: tenacity.RetryCallState) -> bool:
+            return state.attempt_number >= settings.attempts or time.monotonic() + wait(state) > deadline
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Passing), wait=wait, stop=is_over, reraise=True
+        )
+        try:
+            return retrying(attempt, deadline)
+        except Passing as error:
+            attempts = retrying.statistics.get("attempt_number", 1)
+            raise Refused("fetch_failed", f"{error} (attempt {attempts} of {settings.attempts})") from None
+
+    def _download(self, url: str, target: Path, max_bytes: int, deadline: float) -> Fetched:
+        try:
+            with self._client.stream("GET", url, timeout=self._timeout(deadline)) as answer:
+                self._check_answer(answer, max_bytes)
+                return _save(answer, target, max_bytes, deadline)
+        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+            raise Refused("fetch_failed", f"its redirects lead nowhere: {error}") from None
+        except httpx.InvalidURL as error:
+            raise Refused("not_found", f"its URL is not valid: {error}") from None
+        except httpx.HTTPError as error:
+            raise Passing(f"{type(error).__name__}: {error}") from None
+
+    def _timeout(self, deadline: float) -> float:
+        return max(0.1, min(self._settings.timeout_s, deadline - time.monotonic()))
+
+    def _check_answer(self, answer: httpx.Response, max_bytes: int) -> None:
+        status = f"{answer.status_code} {answer.reason_phrase}"
+        if answer.status_code in _GONE:
+            raise Refused("not_found", f"the server says {status}", "take it off the list, or find its new place")
+        if answer.status_code in _PASSING or answer.is_server_error:
+            raise Passing(f"the server says {status}", _retry_after(answer))
+        if answer.status_code in (401, 403):
+            raise Refused(
+                "fetch_failed", f"the server says {status}", "it wants a login, or blocks us: fetch it by hand"
+            )
+        if not answer.is_success:
+            raise Refused("fetch_failed", f"the server says {status}")
+        if self._honour_noai and _reserves_from_ai(answer):
+            raise Refused("noai", "its server sends `X-Robots-Tag: noai`")
+        length = _content_length(answer)
+        if length is not None and length > max_bytes:
+            raise _too_large(f"{length} bytes", max_bytes)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path on this machine; None for a URL of any scheme but `file:`."""
+    if uri.startswith("file://"):
+        return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+    return None if "://" in uri else Path(uri)
+
+
+def beside(uri: str, relative: str) -> str:
+    """The URI of a file that stands beside another.
+
+    Args:
+        uri: Of the main file.
+        relative: Its path relative to the main file's folder.
+    """
+    local = local_path(uri)
+    return urljoin(uri, quote(relative)) if local is None else str(local.parent / relative)
+
+
+def _local_file(path: Path, max_bytes: int) -> Fetched:
+    # os.path: a name too long or with a zero byte is no file either, and no fault of the machine.
+    if not os.path.exists(path):
+        raise Refused("not_found", "there is no such file")
+    if not os.path.isfile(path):
+        raise Refused("not_found", "it is a folder or a device, not a file", "give the folder itself as the source")
+    num_bytes = path.stat().st_size
+    if num_bytes > max_bytes:
+        raise _too_large(f"{num_bytes} bytes", max_bytes)
+    with path.open("rb") as file:
+        return Fetched(path, num_bytes, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _save(answer: httpx.Response, target: Path, max_bytes: int, deadline: float) -> Fetched:
+    digest: Any = hashlib.sha256()
+    num_bytes = 0
+    with target.open("wb") as file:
+        # As the network gives it: a block size would wait for a block to fill, past the deadline.
+        for block in answer.iter_bytes():
+            if num_bytes == 0:
+                raise_if_web_page(block)
+            num_bytes += len(block)
+            if num_bytes > max_bytes:
+                raise _too_large(f"more than {max_bytes} bytes", max_bytes)
+            if time.monotonic() > deadline:
+                raise Refused("fetch_failed", f"only {num_bytes} bytes came before the deadline",
+                              "run again later, or raise --fetch.deadline_s")  # fmt: skip
+            digest.update(block)
+            file.write(block)
+    return Fetched(target, num_bytes, digest.hexdigest())
+
+
+def _too_large(found: str, max_bytes: int) -> Refused:
+    return Refused("too_large", f"it has {found}; the limit is {max_bytes}")
+
+
+def _content_length(answer: httpx.Response) -> int | None:
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdigit() else None
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds; a date there is rare and is passed over."""
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isascii() and value.isdigit() else 0.0
+
+
+def _reserves_from_ai(answer: httpx.Response) -> bool:
+    words = ",".join(answer.headers.get_list("X-Robots-Tag")).lower().replace(":", ",").split(",")
+    return any(word.strip() in _OPT_OUT for word in words)

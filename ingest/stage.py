@@ -1,0 +1,227 @@
+"""Ingest: a listed item -> a licensed, checked asset in the blob store."""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ingest.blobs import Blob, put_blob, write_tar
+from ingest.fetch import Fetched, Fetcher, FetchSettings, beside, local_path
+from ingest.gltf import SideFile, read_gltf
+from ingest.inspect import Limits, check_json, inspect_gltf
+from ingest.licence import Licence, LicencePolicy, PolicyName, attribution
+from ingest.refused import Refused
+from ingest.side_files import material_files, texture_files
+from ingest.sniff import Kind, sniff
+from pipeline.records import Asset, Inspection, Record, Rejected, SourceItem, content_id
+from pipeline.stage import Stage, rejected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest(Stage[SourceItem, Asset | Inspection]):
+    """Admit an item by its licence, fetch it, see that it is what it should be, and store it by content.
+
+    The licence is judged before any byte is fetched. Of a glTF, everything that its JSON and buffers tell is checked;
+    other formats are recognised by their first bytes, and Blender has the last word on them.
+    """
+
+    name: ClassVar[str] = "ingest"
+    writes: ClassVar[tuple[type[Record], ...]] = (Asset, Inspection)
+    resource: ClassVar[Literal["io", "cpu", "blender"]] = "io"
+    machine_fields: ClassVar[frozenset[str]] = frozenset({"data", "fetch"})
+
+    policy: PolicyName = "open"
+    """`open`: CC0, permissive, CC BY, CC BY-SA. `commercial_safe`: without BY-SA. `permissive_only`: without CC BY too.
+    `research`: NC as well. `custom`: only what `allow` names."""
+    allow: str = ""
+    """SPDX ids or licence classes admitted beside the policy's own, by commas: `CC-BY-NC-4.0,LicenseRef-Ours`."""
+    honour_noai: bool = True
+    """Leave out what its author reserved from generative AI, by tag or by HTTP header."""
+    max_bytes: int = 1 << 30
+    """Of one asset, its side files included."""
+    limits: Limits = field(default_factory=Limits)
+    """What a glTF may ask of the machine."""
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes must be positive, got {self.max_bytes}")
+        _ = self._licence_policy
+
+    @classmethod
+    def inputs(cls, rows: Sequence[Record]) -> list[SourceItem]:
+        """The listed items."""
+        return [row for row in rows if isinstance(row, SourceItem)]
+
+    def process(self, item: SourceItem) -> Iterator[Asset | Inspection | Rejected]:
+        """The asset and, of a glTF, what it says of itself; or why it was turned away."""
+        try:
+            yield from self._ingest(item)
+        except Refused as refused:
+            detail = f"{item.uri or item.name}: {refused.detail}"
+            yield rejected(self, item.item_id, refused.reason, detail, item.name)
+
+    def close(self) -> None:
+        """Close the connections, if any were opened."""
+        fetcher = self.__dict__.pop("_fetcher", None)
+        if fetcher:
+            fetcher.close()
+
+    def _ingest(self, item: SourceItem) -> Iterator[Asset | Inspection]:
+        licence = self._licence_policy.admit(item, honour_noai=self.honour_noai)
+        if not item.uri:
+            raise Refused("not_found", "it names neither a file nor a URL", "fill in `file` or `url`")
+        with tempfile.TemporaryDirectory(prefix="mv4d-ingest-") as folder:
+            main = self._fetcher.fetch(item.uri, Path(folder) / "main", max_bytes=self.max_bytes)
+            kind = sniff(main.path, item.uri)
+            if item.expected_sha256 and item.expected_sha256 != main.sha256:
+                raise Refused("checksum_mismatch", f"its sha256 is {main.sha256}, promised was {item.expected_sha256}")
+            files: dict[str, Path] = {}
+            inspection = None
+            if kind.format in ("glb", "gltf"):
+                gltf = read_gltf(main.path, max_json_bytes=self.limits.max_json_bytes)
+                check_json(gltf, self.limits)
+                files = self._fetch_beside(item.uri, gltf.side_files, main.num_bytes, Path(folder))
+                inspection = inspect_gltf(gltf.with_files(files), self.limits)
+            elif kind.format == "obj":
+                files = self._fetch_materials(item.uri, main, Path(folder))
+            blob, main_file = self._store(kind, main, files, Path(folder))
+            asset = _asset(item, licence, kind, blob, main_file)
+            yield asset
+            if inspection:
+                yield dataclasses.replace(inspection, asset_id=asset.asset_id)
+
+    def _fetch_beside(self, uri: str, named: Iterable[SideFile], num_bytes: int, folder: Path) -> dict[str, Path]:
+        """Those of the named files that are there."""
+        found: dict[str, Path] = {}
+        for side in named:
+            target = folder / content_id(side.path)
+            with contextlib.suppress(_Absent):
+                fetched = self._fetch_side(uri, side, target, self.max_bytes - num_bytes)
+                found[side.path] = fetched.path
+                num_bytes += fetched.num_bytes
+        return found
+
+    def _fetch_side(self, uri: str, side: SideFile, target: Path, max_bytes: int) -> Fetched:
+        is_local = local_path(uri) is not None
+        where = beside(uri, side.path)
+        if is_local:
+            _check_inside(Path(where), Path(local_path(uri) or ""))
+        try:
+            return self._fetcher.fetch(where, target, max_bytes=max_bytes)
+        except Refused as refused:
+            if refused.reason == "not_found" or (refused.reason == "not_an_asset" and not side.needed):
+                raise _Absent from None
+            raise Refused(refused.reason, f"its side file {side.path}: {refused.found}", refused.advice) from None
+
+    def _fetch_materials(self, uri: str, main: Fetched, folder: Path) -> dict[str, Path]:
+        """An OBJ's material libraries, and the textures that these name."""
+
+        def named(paths: Iterable[str]) -> list[SideFile]:
+            return [SideFile(path, needed=False) for path in paths]
+
+        libraries = self._fetch_beside(uri, named(material_files(main.path)), main.num_bytes, folder)
+        textures = dict.fromkeys(texture for library in libraries.values() for texture in texture_files(library))
+        taken = main.num_bytes + sum(path.stat().st_size for path in libraries.values())
+        return libraries | self._fetch_beside(uri, named(textures), taken, folder)
+
+    def _store(self, kind: Kind, main: Fetched, files: dict[str, Path], folder: Path) -> tuple[Blob, str]:
+        """The blob, and the main file's name in it if it is a tar."""
+        if not files:
+            return put_blob(self.store, main.path, kind.suffix, sha256=main.sha256), ""
+        # Always the same name, so that equal contents are equal bytes.
+        main_file = f"asset.{kind.suffix}"
+        while main_file in files:
+            main_file = f"_{main_file}"
+        write_tar(folder / "asset.tar", {**files, main_file: main.path})
+        return put_blob(self.store, folder / "asset.tar", f"{kind.suffix}.tar"), main_file
+
+    @cached_property
+    def _licence_policy(self) -> LicencePolicy:
+        allow = tuple(entry.strip() for entry in self.allow.split(",") if entry.strip())
+        return LicencePolicy(name=self.policy, allow=allow)
+
+    @cached_property
+    def _fetcher(self) -> Fetcher:
+        return Fetcher(self.fetch, honour_noai=self.honour_noai)
+
+    def dry_run(self, items: Iterable[SourceItem], *, ask_servers: bool = False) -> "DryRun":
+        """What ingesting would admit and fetch, by licence and suffix; nothing is fetched or written.
+
+        Args:
+            items: As a source lists them.
+            ask_servers: Send a HEAD request for each URL that is admitted, to know its size.
+        """
+        result = DryRun()
+        for item in items:
+            suffix = Path(item.uri.partition("?")[0]).suffix.lower().lstrip(".") or "unknown"
+            try:
+                decision = self._licence_policy.admit(item, honour_noai=self.honour_noai).licence_class
+            except Refused as refused:
+                result.turned_away[refused.reason, suffix] += 1
+                continue
+            result.admitted[decision, suffix] += 1
+            may_ask = ask_servers or local_path(item.uri) is not None
+            num_bytes = self._fetcher.size(item.uri) if item.uri and may_ask else None
+            result.num_bytes += num_bytes or 0
+            result.num_unknown_size += num_bytes is None
+        self.close()
+        return result
+
+
+@dataclass
+class DryRun:
+    """Counts of what ingesting would do."""
+
+    admitted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(licence class, suffix): items whose licence the policy admits."""
+    turned_away: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(reason, suffix): items that would be rejected unseen."""
+    num_bytes: int = 0
+    """To fetch or copy, of the admitted items whose size is known; side files are not counted."""
+    num_unknown_size: int = 0
+    """Admitted items whose size is not known: absent files, and URLs if servers were not asked."""
+
+
+class _Absent(Exception):
+    """A side file is not there."""
+
+
+def _check_inside(path: Path, main: Path) -> None:
+    """Links may not lead out of the asset's folder, except together with the asset itself, as in a download cache."""
+    real = os.path.realpath(path)
+    folders = [os.path.realpath(main.parent), os.path.dirname(os.path.realpath(main))]
+    if not any(real.startswith(folder.rstrip("/") + "/") for folder in folders):
+        raise Refused("unsafe_uri", f"its side file {path.name} is a link that leads out of its folder")
+
+
+def _asset(item: SourceItem, licence: Licence, kind: Kind, blob: Blob, main_file: str) -> Asset:
+    return Asset(
+        item_id=item.item_id,
+        seq=item.seq,
+        asset_id=blob.sha256,
+        source=item.source,
+        uri=item.uri,
+        name=item.name,
+        title=item.title,
+        format=kind.format,
+        num_bytes=blob.num_bytes,
+        blob=blob.path,
+        main_file=main_file,
+        spdx=licence.spdx,
+        licence_class=licence.licence_class,
+        licence_text=item.licence_text,
+        licence_url=licence.url,
+        author=item.author,
+        attribution=attribution(item, licence),
+        source_url=item.source_url,
+        noai=item.noai,
+        checked_on=item.checked_on,
+        tags=item.tags,
+    )

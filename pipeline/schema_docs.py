@@ -1,0 +1,75 @@
+"""`docs/tables.md`, made from the records: `python -m pipeline.schema_docs > docs/tables.md`.
+
+A test holds the file to the code, which also pins the schemas.
+"""
+
+import ast
+import inspect
+
+from pipeline import reasons, records
+from pipeline.records import RECORDS, SCHEMA_VERSION, Record, arrow_schema
+
+
+def field_docs(record: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass; empty where there is none."""
+    (definition,) = ast.parse(inspect.getsource(record)).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    name = ""
+    for node in definition.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+            found[name] = ""
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            found[name] = " ".join(str(node.value.value).split())
+    return found
+
+
+def _section(record: type[Record]) -> list[str]:
+    docs = field_docs(record)
+    lines = [f"## `{record.table}`", "", " ".join((record.__doc__ or "").split()), ""]
+    lines += [
+        f"Key: {', '.join(f'`{name}`' for name in record.key)}",
+        "",
+        "| column | type | meaning |",
+        "|---|---|---|",
+    ]
+    for field in arrow_schema(record):
+        kind = str(field.type).replace("child 0, ", "").replace("element: ", "")
+        null = ", may be null" if field.nullable else ""
+        lines.append(f"| `{field.name}` | `{kind}`{null} | {docs.get(field.name, '')} |")
+    return [*lines, ""]
+
+
+def tables_page() -> str:
+    """The whole page."""
+    lines = [
+        "# Tables",
+        "",
+        f"Made from `pipeline/records.py` by `python -m pipeline.schema_docs`; schema version {SCHEMA_VERSION}.",
+        "Each table is a folder of Parquet files, `DATA/tables/<name>/`. Every one has two more columns:",
+        "`made_by` (`stage@settings_id`) and `made_from` (the id of the input). `mv4d stats --sql` and",
+        "`mv4d stats --shell` show them as views.",
+        "",
+    ]
+    for record in RECORDS:
+        lines += _section(record)
+    lines += [
+        "## Reasons",
+        "",
+        inspect.cleandoc(reasons.__doc__ or ""),
+        "",
+        "| reason | meaning | what to do |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{name}` | {meaning} | {advice} |" for name, (meaning, advice) in reasons.REASONS.items()]
+    parts = [records.Part, records.SamplePart]
+    lines += ["", "## Nested", ""]
+    for part in parts:
+        names = ", ".join(f"`{name}` {doc}".strip() for name, doc in field_docs(part).items())
+        lines.append(f"- {part.__name__}: {names}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(tables_page(), end="")

@@ -1,0 +1,195 @@
+"""The deformed mesh as points in the asset's own space: Blender's world, z up, before any normalisation."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from render.blender import motion
+from render.blender.motion import Floats
+from render.protocol import BadAsset
+
+LAST_FRAME = 1_048_574
+"""Blender's timeline ends here, and silently shows its last frame for what lies beyond."""
+MAX_POINTS = 200_000
+"""Statistics of larger meshes are taken over every n-th vertex and edge. Boxes are always over all."""
+
+MESH_LIKE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """What the geometry consists of while its vertices move."""
+
+    signature: tuple[tuple[str, int], ...]
+    """Name and number of vertices of each drawn instance, in the order of evaluation."""
+    used: tuple[npt.NDArray[np.int64] | None, ...]
+    """Of each instance, the vertices that belong to a face, or None for all: only faces are drawn."""
+    edges: npt.NDArray[np.int64]
+    """Pairs of indices into the points, thinned to `MAX_POINTS`."""
+    step: int
+    """Statistics see every `step`-th point."""
+    num_vertices: int
+    num_triangles: int
+
+    @property
+    def counts(self) -> list[int]:
+        """Numbers that go into ids."""
+        return [self.num_vertices, self.num_triangles, len(self.signature)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """The geometry over some frames."""
+
+    boxes: Floats
+    """Shape (frame, 2, 3); over all vertices."""
+    points: Floats
+    """Shape (frame, point, 3): sampled vertices, or the boxes' corners where vertices come and go."""
+    edge_lengths: Floats
+    """Shape (frame, edge); no edges where vertices come and go."""
+    finite: bool
+    """False if any coordinate is not a number; the arrays are empty then."""
+
+
+@dataclass
+class Evaluator:
+    """Evaluates the stage at any time. Meshes that nothing can deform are read once."""
+
+    stage: Any
+    fps: float
+    factor: float
+    """stage = factor * asset."""
+    rigid_meshes: dict[str, Floats] = field(default_factory=dict)
+
+    def go_to(self, time_s: float) -> None:
+        """Move the stage to a time on the file's timeline.
+
+        Raises:
+            BadAsset: Blender's timeline does not reach that far.
+        """
+        frame, subframe = frame_of(time_s, self.fps)
+        if abs(frame) > LAST_FRAME:
+            raise BadAsset("absurd_duration", f"{time_s} s is beyond Blender's timeline")
+        self.stage.frame_set(frame, subframe=subframe)
+
+    def topology(self) -> Topology:
+        """The topology at the present frame.
+
+        Raises:
+            BadAsset: There are no faces.
+        """
+        signature, used, edges, num_points, num_triangles = [], [], [], 0, 0
+        for name, thing, mesh, _ in self._instances():
+            corner_vertices = np.empty(len(mesh.loops), dtype=np.int32)
+            mesh.loops.foreach_get("vertex_index", corner_vertices)
+            in_face = np.zeros(len(mesh.vertices), dtype=bool)
+            in_face[corner_vertices] = True
+            keep = None if in_face.all() else np.flatnonzero(in_face)
+            ends = np.empty(2 * len(mesh.edges), dtype=np.int32)
+            mesh.edges.foreach_get("vertices", ends)
+            place = np.cumsum(in_face, dtype=np.int64) - 1 + num_points
+            pairs = ends.reshape(-1, 2)
+            edges.append(place[pairs[in_face[pairs].all(axis=1)]])
+            signature.append((name, len(mesh.vertices)))
+            used.append(keep)
+            num_points += int(in_face.sum())
+            num_triangles += len(mesh.loops) - 2 * len(mesh.polygons)
+        if num_triangles == 0:
+            raise BadAsset("no_mesh", "no face to draw")
+        all_edges = np.concatenate(edges)
+        return Topology(
+            signature=tuple(signature),
+            used=tuple(used),
+            edges=all_edges[:: max(1, math.ceil(len(all_edges) / MAX_POINTS))],
+            step=max(1, math.ceil(num_points / MAX_POINTS)),
+            num_vertices=num_points,
+            num_triangles=num_triangles,
+        )
+
+    def points(self, topology: Topology) -> tuple[Floats, bool]:
+        """All drawn vertices at the present frame, and whether they are those of the topology.
+
+        Returns:
+            Shape (point, 3), in the asset's own space.
+        """
+        found, parts, signature = [], [], []
+        for name, thing, mesh, matrix in self._instances():
+            found.append((self._local(thing, mesh), matrix))
+            signature.append((name, len(mesh.vertices)))
+        same = tuple(signature) == topology.signature
+        for index, (local, matrix) in enumerate(found):
+            keep = topology.used[index] if same else None
+            local = local if keep is None else local[keep]
+            parts.append(local @ (matrix[:3, :3].T / self.factor) + matrix[:3, 3] / self.factor)
+        return (np.concatenate(parts) if parts else np.zeros((0, 3))), same
+
+    def track(self, topology: Topology, times_s: list[float]) -> Track:
+        """The geometry at the given times, each evaluated once."""
+        boxes, points, lengths, same_everywhere = [], [], [], True
+        seen: dict[tuple[int, float], int] = {}
+        for time_s in times_s:
+            key = frame_of(time_s, self.fps)
+            if key not in seen:
+                self.go_to(time_s)
+                now, same = self.points(topology)
+                if len(now) == 0:
+                    now = boxes[-1] if boxes else np.zeros((1, 3))  # everything is hidden: it stays where it was
+                    same = False
+                if not np.isfinite(now).all():
+                    empty = np.zeros((0, 0, 3))
+                    return Track(boxes=empty, points=empty, edge_lengths=np.zeros((0, 0)), finite=False)
+                same_everywhere &= same
+                seen[key] = len(boxes)
+                boxes.append(motion.box_of(now))
+                if same_everywhere:
+                    points.append(now[:: topology.step])
+                    ends = now[topology.edges]
+                    lengths.append(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=-1))
+        order = [seen[frame_of(time_s, self.fps)] for time_s in times_s]
+        all_boxes = np.stack(boxes)[order]
+        if not same_everywhere:
+            no_edges = np.zeros((len(order), 0))
+            return Track(boxes=all_boxes, points=motion.corners(all_boxes), edge_lengths=no_edges, finite=True)
+        return Track(
+            boxes=all_boxes, points=np.stack(points)[order], edge_lengths=np.stack(lengths)[order], finite=True
+        )
+
+    def _instances(self) -> Iterator[tuple[str, Any, Any, Floats]]:
+        """Name, evaluated object, evaluated mesh and world matrix of everything that is drawn."""
+        for instance in self.stage.view_layers[0].depsgraph.object_instances:
+            thing = instance.object
+            if thing.type not in MESH_LIKE or not instance.show_self:
+                continue
+            matrix = np.array(instance.matrix_world, dtype=np.float64)
+            if thing.type == "MESH":
+                if len(thing.data.polygons):
+                    yield thing.name_full, thing, thing.data, matrix
+                continue
+            mesh = thing.to_mesh()
+            if mesh is not None and len(mesh.polygons):
+                yield thing.name_full, thing, mesh, matrix
+            thing.to_mesh_clear()
+
+    def _local(self, thing: Any, mesh: Any) -> Floats:
+        original = thing.original
+        rigid = thing.type == "MESH" and not original.modifiers and original.type == "MESH"
+        rigid = rigid and original.data is not None and original.data.shape_keys is None
+        if rigid and original.name_full in self.rigid_meshes:
+            return self.rigid_meshes[original.name_full]
+        buffer = np.empty(3 * len(mesh.vertices), dtype=np.float32)
+        mesh.attributes["position"].data.foreach_get("vector", buffer)
+        local = buffer.reshape(-1, 3).astype(np.float64)
+        if rigid:
+            self.rigid_meshes[original.name_full] = local
+        return local
+
+
+def frame_of(time_s: float, fps: float) -> tuple[int, float]:
+    """Whole frame and fraction of a time on the timeline."""
+    exact = round(time_s * fps, 4)
+    whole = math.floor(exact)
+    return whole, round(exact - whole, 4)

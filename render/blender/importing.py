@@ -1,0 +1,260 @@
+"""Open a 3D file in a clean Blender and set it on a stage of our own.
+
+The stage is a fresh scene that shows what the file shows in a final render. Nothing of the file's own scene settings
+(world, compositor, motion blur, output nodes) takes part, and none of its scripts runs.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import bpy
+import numpy as np
+
+from render.blender.gltf import import_gltf, patched
+from render.protocol import BadAsset
+
+STAGE = "mv4d stage"
+MAX_SUBDIVISION = 2
+"""Levels of a subdivision surface; each one quadruples the faces."""
+
+_NOT_DRAWN = {"ARMATURE", "CAMERA", "GPENCIL", "GREASEPENCIL", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
+COMFORT = (1e-3, 1e4)
+"""Sizes in Blender's units at which single precision does not show, with room for what moves."""
+
+# Their result depends on which frames were evaluated before, so a picture would depend on what was drawn earlier.
+_SIMULATED = {"CLOTH", "DYNAMIC_PAINT", "FLUID", "SOFT_BODY"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFile:
+    """A file on the stage, at the pose in which it was imported."""
+
+    stage: Any
+    path: str
+    format: str
+    fps: float
+    frame_start: int
+    frame_end: int
+    """The scene's own range, for time-sampled caches."""
+    factor: float
+    """stage = factor * asset: 1 but for assets so large or small that single precision gives out on the stage."""
+
+    @property
+    def folder(self) -> str:
+        """The folder outside of which nothing may be read."""
+        return os.path.dirname(os.path.realpath(self.path))
+
+
+def open_file(path: str, format: str) -> OpenFile:
+    """Reset Blender, import the file and set it on the stage.
+
+    Raises:
+        BadAsset: Blender cannot read it, or it reads from outside its own folder.
+    """
+    if not os.path.isfile(path):
+        raise BadAsset("not_found", path)
+    if format not in _IMPORTERS:
+        raise BadAsset("unsupported_format", f"no importer for .{format}")
+    reset()
+    try:
+        result = _IMPORTERS[format](path)
+    except (RuntimeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadAsset(*_reason_of(str(error))) from error
+    if "FINISHED" not in result:
+        raise BadAsset("import_failed", "the importer gave up without a word")
+    _refuse_outside_libraries(os.path.dirname(os.path.realpath(path)))
+    source = bpy.context.scene
+    stage = _build_stage(source)
+    fps = stage.render.fps / stage.render.fps_base
+    return OpenFile(
+        stage=stage,
+        path=path,
+        format=format,
+        fps=fps,
+        frame_start=source.frame_start,
+        frame_end=source.frame_end,
+        factor=_to_comfort(stage),
+    )
+
+
+def reset() -> None:
+    """Factory settings, an empty file, no scripts."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    _forbid_scripts()
+
+
+def _forbid_scripts() -> None:
+    preferences = bpy.context.preferences
+    preferences.filepaths.use_scripts_auto_execute = False
+    preferences.system.use_gpu_subdivision = False
+    if hasattr(preferences.system, "use_online_access"):
+        preferences.system.use_online_access = False
+
+
+def _import_fbx(path: str) -> set[str]:
+    try:
+        with patched("io_scene_fbx.import_fbx", "blen_read_animations", _then_play_nothing):
+            return set(bpy.ops.import_scene.fbx(filepath=path, anim_offset=0.0, use_custom_props=False))
+    except RuntimeError:
+        if not hasattr(bpy.types, "WM_OT_fbx_import"):
+            raise
+        # The newer importer reads ASCII and versions before 7.1. It is twenty times as fast, too, and would come first
+        # if it did not lose the animation of objects without an armature (4.5.15).
+        reset()
+        return set(bpy.ops.wm.fbx_import(filepath=path, anim_offset=0.0, use_custom_props=False))
+
+
+def _then_play_nothing(read_animations: Callable[..., Any]) -> Callable[..., Any]:
+    """As with glTF, the first take would overwrite the pose that the file states."""
+
+    def read(*arguments: Any, **options: Any) -> Any:
+        result = read_animations(*arguments, **options)
+        for block in [*bpy.data.objects, *bpy.data.shape_keys, *bpy.data.cameras, *bpy.data.materials]:
+            if block.animation_data:
+                block.animation_data.action = None
+        return result
+
+    return read
+
+
+def _import_usd(path: str) -> set[str]:
+    return set(
+        bpy.ops.wm.usd_import(filepath=path, import_cameras=False, import_lights=False, create_world_material=False)
+    )
+
+
+def _import_blend(path: str) -> set[str]:
+    result = set(bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False))
+    _forbid_scripts()
+    return result
+
+
+_IMPORTERS: dict[str, Callable[[str], set[str]]] = {
+    "glb": import_gltf,
+    "gltf": import_gltf,
+    "fbx": _import_fbx,
+    "blend": _import_blend,
+    "usd": _import_usd,
+    "usda": _import_usd,
+    "usdc": _import_usd,
+    "usdz": _import_usd,
+    "abc": lambda path: set(bpy.ops.wm.alembic_import(filepath=path, as_background_job=False)),
+    "obj": lambda path: set(bpy.ops.wm.obj_import(filepath=path)),
+    "ply": lambda path: set(bpy.ops.wm.ply_import(filepath=path)),
+    "stl": lambda path: set(bpy.ops.wm.stl_import(filepath=path)),
+}
+
+
+def _reason_of(message: str) -> tuple[str, str]:
+    """Reason and detail for an importer's complaint: its last lines say what went wrong."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    detail = " | ".join(lines[-3:])[-500:]
+    if "is not available on this addon version" in message:
+        return "unsupported_extension", detail
+    if "Missing resource" in message:
+        return "missing_file", detail
+    return "import_failed", detail
+
+
+def _refuse_outside_libraries(folder: str) -> None:
+    for library in bpy.data.libraries:
+        path = os.path.realpath(bpy.path.abspath(library.filepath))
+        if os.path.exists(path) and os.path.commonpath([folder, path]) != folder:
+            raise BadAsset("unsafe_uri", f"links {library.filepath}")
+
+
+def _build_stage(source: Any) -> Any:
+    stage = bpy.data.scenes.new(STAGE)
+    stage.render.fps = source.render.fps
+    stage.render.fps_base = source.render.fps_base
+    bone_shapes = _bone_shapes()
+    for thing in bpy.data.objects:
+        _prepare(thing, hidden=thing.hide_render or thing.type in _NOT_DRAWN or thing in bone_shapes)
+    for collection in bpy.data.collections:
+        if not collection.library:
+            collection.hide_viewport = collection.hide_render
+    shown = {thing.name_full: thing for layer in source.view_layers for thing in _shown(layer.layer_collection)}
+    for name in sorted(shown):
+        stage.collection.objects.link(shown[name])
+    return stage
+
+
+def _shown(layer_collection: Any) -> list[Any]:
+    """Objects that a final render of the view layer shows, by the flags of their collections."""
+    collection = layer_collection.collection
+    if layer_collection.exclude or collection.hide_render:
+        return []
+    here = [] if layer_collection.indirect_only or layer_collection.holdout else list(collection.objects)
+    return here + [thing for child in layer_collection.children for thing in _shown(child)]
+
+
+def _prepare(thing: Any, hidden: bool) -> None:
+    """Make evaluation agree with a final render: the same objects, modifiers and levels; no simulation."""
+    if thing.library:
+        return
+    thing.hide_render = thing.hide_viewport = hidden
+    thing.show_instancer_for_viewport = thing.show_instancer_for_render
+    if thing.type == "ARMATURE" and not thing.data.library:
+        thing.data.pose_position = "POSE"
+    for modifier in thing.modifiers:
+        simulated = modifier.type in _SIMULATED or (
+            modifier.type == "PARTICLE_SYSTEM" and modifier.particle_system.settings.type == "EMITTER"
+        )
+        modifier.show_viewport = modifier.show_render = modifier.show_render and not simulated
+        if modifier.type in {"SUBSURF", "MULTIRES"}:
+            levels = min(modifier.render_levels, MAX_SUBDIVISION)
+            modifier.levels = modifier.render_levels = levels
+
+
+def _to_comfort(stage: Any) -> float:
+    """Resize an asset of extreme size, and say by how much.
+
+    At a scale of 1e13, armatures no longer deform: the determinant of their matrix is infinite in single precision. The
+    factor is a power of two, which costs no digit. Assets of ordinary size are left alone, for the sake of constraints
+    that refer to the world.
+    """
+    size = max((_size(thing) for thing in stage.objects if thing.type == "MESH"), default=0.0)
+    if not math.isfinite(size) or size == 0.0 or COMFORT[0] <= size <= COMFORT[1]:
+        return 1.0
+    factor = 2.0 ** -round(math.log2(size))
+    parent_all(stage, "resized").scale = (factor,) * 3
+    return factor
+
+
+def parent_all(stage: Any, name: str) -> Any:
+    """A new empty that carries everything on the stage, poses unchanged."""
+    things = list(stage.collection.objects)
+    things += [modifier.object for thing in things for modifier in thing.modifiers if getattr(modifier, "object", None)]
+    roots = {_root(thing).name_full: _root(thing) for thing in things}
+    parent = bpy.data.objects.new(name, None)
+    stage.collection.objects.link(parent)
+    for root in roots.values():
+        root.parent = parent
+        root.matrix_parent_inverse.identity()
+    return parent
+
+
+def _root(thing: Any) -> Any:
+    while thing.parent:
+        thing = thing.parent
+    return thing
+
+
+def _size(thing: Any) -> float:
+    """Largest extent of an object's own mesh, scaled by its parents: an order of magnitude."""
+    positions = np.zeros(3 * len(thing.data.vertices), dtype=np.float32)
+    thing.data.vertices.foreach_get("co", positions)
+    size = float(np.ptp(positions.reshape(-1, 3).astype(np.float64), axis=0).max()) if len(positions) else 0.0
+    while thing:
+        size *= max(abs(value) for value in thing.scale) * max(abs(row[i]) for row in thing.matrix_parent_inverse for i in range(3))
+        thing = thing.parent
+    return size
+
+
+def _bone_shapes() -> set[Any]:
+    """Objects that only stand for bones in the viewport."""
+    poses = [thing.pose for thing in bpy.data.objects if thing.pose]
+    return {bone.custom_shape for pose in poses for bone in pose.bones if bone.custom_shape}

@@ -1,0 +1,157 @@
+"""What the child knows between requests: the asset that is loaded."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import bpy
+import numpy as np
+
+from render.blender import motion
+from render.blender.actions import Animations
+from render.blender.drawing import draw
+from render.blender.evaluating import MESH_LIKE, Evaluator, Topology
+from render.blender.importing import open_file, reset
+from render.blender.materials import Looks, dress
+from render.protocol import BadAsset, Draw, Drawn, Hello, Load, Loaded, Measure, Measured, Welcome
+
+OnImage = Callable[[int, int], None]
+
+SMALLEST_REST = 1e-6
+"""Share of the largest box. What grows out of a point has no diagonal at its first frame to measure by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asset:
+    animations: Animations
+    evaluator: Evaluator
+    topology: Topology
+    looks: Looks
+
+
+class Session:
+    """One Blender with at most one asset in it."""
+
+    def __init__(self) -> None:
+        self._asset: _Asset | None = None
+
+    def answer(self, request: Any, on_image: OnImage) -> Any:
+        """The reply to any request of the protocol.
+
+        Raises:
+            BadAsset: The asset is at fault.
+            ValueError: The request is.
+        """
+        if isinstance(request, Hello):
+            return self.hello()
+        if isinstance(request, Load):
+            return self.load(request)
+        if isinstance(request, Measure):
+            return self.measure(request)
+        if isinstance(request, Draw):
+            return self.draw(request, on_image)
+        raise ValueError(f"no such request: {type(request).__name__}")
+
+    def hello(self) -> Welcome:
+        """Who is there; an empty Blender."""
+        self._asset = None
+        reset()
+        return Welcome(
+            blender_version=bpy.app.version_string,
+            python_version=".".join(map(str, sys.version_info[:3])),
+            draco=_reads_draco(),
+        )
+
+    def load(self, request: Load) -> Loaded:
+        """Forget the last asset and open another."""
+        self._asset = None
+        file = open_file(request.path, request.format)
+        animations = Animations(file)
+        looks = dress(list(_drawn(file.stage.objects, set())), file.folder)
+        evaluator = Evaluator(file.stage, file.fps, file.factor)
+        evaluator.go_to(file.frame_start / file.fps)
+        topology = evaluator.topology()
+        points, _ = evaluator.points(topology)
+        finite = bool(np.isfinite(points).all())
+        if finite and motion.diagonal(motion.box_of(points)) == 0.0:
+            raise BadAsset("no_mesh", "all vertices are one point")
+        self._asset = _Asset(animations=animations, evaluator=evaluator, topology=topology, looks=looks)
+        return Loaded(
+            actions=animations.listed(),
+            num_vertices=topology.num_vertices,
+            num_triangles=topology.num_triangles,
+            num_objects=len(topology.signature),
+            num_materials=looks.num_materials,
+            num_images=looks.num_images,
+            missing_textures=looks.missing_textures,
+            family_id=motion.shape_id(topology.counts, np.nan_to_num(points, posinf=0.0, neginf=0.0)),
+            scene_fps=file.fps,
+        )
+
+    def measure(self, request: Measure) -> Measured:
+        """Motion of one action at the given times."""
+        asset = self._bound(request.action_index)
+        action = asset.animations.all[request.action_index]
+        if not request.times_s:
+            raise ValueError("no times to measure at")
+        track = asset.evaluator.track(asset.topology, [*request.times_s, action.start_s, action.end_s])
+        if not track.finite:
+            return _NOT_FINITE
+        diagonals = [motion.diagonal(box) for box in track.boxes]
+        scale = diagonals[-2] if diagonals[-2] > SMALLEST_REST * max(diagonals) else max(diagonals)
+        if scale == 0.0:
+            raise BadAsset("no_mesh", "all vertices are one point")
+        points = track.points[:-2]
+        numbers: dict[str, Any] = motion.measured(
+            points, track.boxes[:-2], track.edge_lengths[:-2], request.times_s, scale
+        )
+        return Measured(
+            **numbers,
+            loop_gap=motion.loop_gap(track.points[-2], track.points[-1], scale),
+            finite=True,
+            motion_id=motion.motion_id(asset.topology.counts, points, scale),
+        )
+
+    def draw(self, request: Draw, on_image: OnImage) -> Drawn:
+        """Pictures of one action."""
+        asset = self._bound(request.action_index)
+        if not request.times_s or not request.views:
+            raise ValueError("no frames or no views to draw")
+        asset.looks.replace_broken()
+        return draw(asset.evaluator, asset.topology, request, on_image)
+
+    def _bound(self, action_index: int) -> _Asset:
+        if self._asset is None:
+            raise ValueError("no asset is loaded")
+        if not 0 <= action_index < len(self._asset.animations.all):
+            raise ValueError(f"there is no action {action_index}")
+        self._asset.animations.bind(action_index)
+        return self._asset
+
+
+_NOT_FINITE = Measured(
+    motion_mean=0.0, motion_p95=0.0, path_length=0.0, rigid_share=0.0, loop_gap=0.0, moving_start_s=0.0, moving_end_s=0.0,
+    travel=0.0, max_jump=0.0, jump_ratio=0.0, max_stretch=0.0, rest_diagonal=0.0, box_min=[0.0] * 3, box_max=[0.0] * 3,
+    finite=False, motion_id="",
+)  # fmt: skip
+
+
+def _drawn(things: Any, seen: set[Any]) -> Iterator[Any]:
+    """The objects that are drawn at some time, those of instanced collections included."""
+    for thing in things:
+        if thing in seen:
+            continue
+        seen.add(thing)
+        if thing.type in MESH_LIKE and not thing.hide_render:
+            yield thing
+        if thing.instance_collection:
+            yield from _drawn(thing.instance_collection.all_objects, seen)
+
+
+def _reads_draco() -> bool:
+    try:
+        from io_scene_gltf2.io.com.draco import dll_exists
+    except ImportError:
+        return False
+    return bool(dll_exists(quiet=True))

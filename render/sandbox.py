@@ -1,0 +1,222 @@
+"""Runs a module in a process that cannot reach the network, start programs, or read other files than its own.
+
+`python -m render.sandbox --mode best --read INBOX --write OUT -- render.blender.child` shuts itself in and
+then runs the module in the same process. Assets are files from strangers, and the importers that read them
+were not written against them.
+
+- Landlock: reading is allowed below the interpreter, the system's libraries, a few device and cpu files and
+  `--read`; writing only below `--write`.
+- seccomp: no sockets, no new programs, no signals to others, no tracing, no change of owners or modes.
+- No capabilities and no way to win them back, so that it also holds for root in a container.
+- The process is killed when its parent dies, dumps no core, and has a ceiling on its memory.
+
+What the kernel does not offer is named in one line on stdout, before the module starts:
+`{"id": 0, "event": "sandbox", "missing": […]}`. With `--mode require` the process ends instead, with status
+78. Standard library only.
+"""
+
+import argparse
+import ctypes
+import importlib
+import json
+import os
+import platform
+import resource
+import runpy
+import signal
+import site
+import struct
+import sys
+import sysconfig
+from typing import Any
+
+EXIT_REFUSED = 78
+"""EX_CONFIG of sysexits.h: `--mode require` and the kernel lacks a part."""
+
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 22, 38, 2
+EPERM, EACCES = 1, 13
+
+# Landlock's rights, as bits of access_fs (linux/landlock.h). The kernel's ABI says which of them it knows.
+READ_FILE, READ_DIR = 1 << 2, 1 << 3
+ON_FILES = 1 << 0 | 1 << 1 | READ_FILE | 1 << 14 | 1 << 15
+"""Rights that make sense on a file: execute, write, read, truncate, ioctl of devices."""
+WRITE = (1 << 1) | (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 13) | (1 << 14)
+"""Write and truncate files; make, remove and move files and folders. No devices, sockets, pipes, symlinks."""
+KNOWN_BITS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+CAPSET = {"x86_64": 126, "aarch64": 91}
+
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+FORBIDDEN: dict[str, dict[str, int]] = {
+    "x86_64": {
+        "socket": 41, "execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310,
+        "process_vm_writev": 311, "io_uring_setup": 425, "truncate": 76, "chmod": 90, "fchmod": 91,
+        "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260,
+        "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "unshare": 272, "setns": 308, "bpf": 321,
+        "perf_event_open": 298, "userfaultfd": 323, "add_key": 248, "request_key": 249, "keyctl": 250,
+        "tkill": 200, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424,
+    },
+    "aarch64": {
+        "socket": 198, "execve": 221, "execveat": 281, "ptrace": 117, "process_vm_readv": 270,
+        "process_vm_writev": 271, "io_uring_setup": 425, "truncate": 45, "fchmod": 52, "fchmodat": 53,
+        "fchmodat2": 452, "fchownat": 54, "fchown": 55, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
+        "unshare": 97, "setns": 268, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282, "add_key": 217,
+        "request_key": 218, "keyctl": 219, "tkill": 130, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
+        "pidfd_send_signal": 424,
+    },
+}  # fmt: skip
+"""Get EACCES. io_uring would open sockets behind seccomp's back; modes and owners Landlock does not watch."""
+TO_ITSELF_ONLY = {"x86_64": (62, 234), "aarch64": (129, 131)}
+"""kill and tgkill."""
+
+SYSTEM_READ = (
+    "/usr", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/fonts", "/proc/self",
+    "/proc/meminfo", "/proc/cpuinfo", "/sys/devices/system", "/dev/urandom", "/dev/random", "/dev/zero",
+)  # fmt: skip
+SYSTEM_WRITE = ("/dev/null",)
+
+
+def restrict(mode: str, read: list[str], write: list[str]) -> list[str]:
+    """Shut this process in for good; gives the names of what could not be had.
+
+    Args:
+        mode: `off` does nothing.
+        read: Files and folders to read, next to the interpreter's and the system's own.
+        write: Folders to read and write.
+    """
+    if mode == "off":
+        return []
+    missing = []
+    machine = platform.machine()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "prctl"):
+        return ["landlock", "seccomp", "capabilities"]
+    _call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if not _landlock(libc, [*interpreter_paths(), *SYSTEM_READ, *read], [*SYSTEM_WRITE, *write]):
+        missing.append("landlock")
+    if machine not in CAPSET or not _drop_capabilities(libc, CAPSET[machine]):
+        missing.append("capabilities")
+    if machine not in FORBIDDEN or not _seccomp(libc, filter_program(machine, os.getpid())):
+        missing.append("seccomp")
+    return missing
+
+
+def interpreter_paths() -> list[str]:
+    """The folders of this interpreter: prefixes, standard library and site-packages."""
+    paths = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *site.getsitepackages()}
+    paths |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return sorted(path for path in paths if path != "/")
+
+
+def _landlock(libc: ctypes.CDLL, read: list[str], write: list[str]) -> bool:
+    abi = _call(libc.syscall, CREATE_RULESET, 0, 0, 1)
+    if abi < 1:
+        return False
+    known = (1 << KNOWN_BITS_BY_ABI.get(abi, 16)) - 1
+    attributes = struct.pack("QQ", known, 3 if abi >= 4 else 0)  # 3: bind and connect TCP
+    ruleset = _call(libc.syscall, CREATE_RULESET, attributes, 16 if abi >= 4 else 8, 0)
+    if ruleset < 0:
+        return False
+    try:
+        for paths, rights in ((read, READ_FILE | READ_DIR), (write, READ_FILE | READ_DIR | WRITE)):
+            for path in paths:
+                _allow(libc, ruleset, path, rights & known)
+        return _call(libc.syscall, RESTRICT_SELF, ruleset, 0) == 0
+    finally:
+        os.close(ruleset)
+
+
+def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
+    try:
+        parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:  # what is not there needs no right
+        return
+    try:
+        allowed = rights if os.path.isdir(path) else rights & ON_FILES
+        _call(libc.syscall, ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed, parent), 0)
+    finally:
+        os.close(parent)
+
+
+def _drop_capabilities(libc: ctypes.CDLL, number: int) -> bool:
+    header = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
+    return _call(libc.syscall, number, header, bytes(24)) == 0
+
+
+def filter_program(machine: str, pid: int) -> bytes:
+    """The seccomp filter as classic BPF: 8 bytes an instruction (linux/filter.h).
+
+    Another architecture's calls are refused whole: their numbers mean other things.
+    """
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
+    allow, refuse = 0x7FFF0000, 0x00050000
+
+    def op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("HBBI", code, if_true, if_false, value)
+
+    program = [op(load, 4), op(equal, AUDIT_ARCH[machine], 1, 0), op(answer, refuse | EPERM), op(load, 0)]
+    if machine == "x86_64":  # the x32 numbers are the same calls by another name
+        program += [op(at_least, 0x40000000, 0, 1), op(answer, refuse | EPERM)]
+    for number in FORBIDDEN[machine].values():
+        program += [op(equal, number, 0, 1), op(answer, refuse | EACCES)]
+    for number in TO_ITSELF_ONLY[machine]:
+        program += [op(equal, number, 0, 4), op(load, 16), op(equal, pid, 0, 1), op(answer, allow)]
+        program += [op(answer, refuse | EPERM)]
+    return b"".join([*program, op(answer, allow)])
+
+
+def _seccomp(libc: ctypes.CDLL, program: bytes) -> bool:
+    instructions = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HP", len(program) // 8, ctypes.addressof(instructions))
+    return _call(libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0) == 0
+
+
+def _call(function: Any, *arguments: int | bytes) -> int:
+    """A C call of variable arguments, its numbers passed as whole registers."""
+    return int(function(*(ctypes.c_long(value) if isinstance(value, int) else value for value in arguments)))
+
+
+def tie_to_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends, however it ends."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        _call(libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent and os.getppid() != parent:  # it died before we asked
+        raise SystemExit(0)
+
+
+def limit_resources(data_mb: int) -> None:
+    """No core files; a ceiling on private memory, for what grows faster than the parent looks."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if data_mb:
+        ceiling = data_mb * 1024 * 1024
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        if hard == resource.RLIM_INFINITY or ceiling < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
+
+
+def main() -> None:
+    """Shut in, say what is missing, run the module."""
+    parser = argparse.ArgumentParser(prog="python -m render.sandbox", description=__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=("require", "best", "off"), default="best")
+    parser.add_argument("--read", action="append", default=[], help="file or folder it may read")
+    parser.add_argument("--write", action="append", default=[], help="folder it may read and write")
+    parser.add_argument("--parent", type=int, default=0, help="process id whose end is the end of this one")
+    parser.add_argument("--data_mb", type=int, default=0, help="ceiling on private memory; 0 for none")
+    parser.add_argument("module", help="what to run, as in python -m")
+    parser.add_argument("arguments", nargs="*")
+    options = parser.parse_args()
+    tie_to_parent(options.parent)
+    limit_resources(options.data_mb)
+    importlib.import_module("pipeline")  # its parent folder, the data root perhaps, cannot be listed later
+    missing = restrict(options.mode, options.read, options.write)
+    if missing and options.mode == "require":
+        print(f"sandbox: this kernel does not offer {', '.join(missing)}", file=sys.stderr)
+        raise SystemExit(EXIT_REFUSED)
+    print(json.dumps({"id": 0, "event": "sandbox", "missing": missing}), flush=True)
+    sys.argv = [options.module, *options.arguments]
+    runpy.run_module(options.module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The index that goes out with the shards, so that they can be used without the tables they came from."""
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+INDEX = "shards/samples.parquet"
+ROW_GROUP = 16_384
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `samples.parquet`."""
+
+    name: str
+    kind: Literal["string", "integer", "number", "boolean", "list"]
+    source: str
+    """SQL, over the views s (samples) and c (clips_full)."""
+    meaning: str
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("key", "string", "s.sample_key", "Name of the sample's members up to the first dot."),
+    Column("shard", "string", "s.shard[8:]", "The tar, relative to this folder."),
+    Column("split", "string", "s.split", "train, val or test."),
+    Column("licence_class", "string", "s.licence_class", "cc0, permissive, by, by-sa, ..."),
+    Column("offset", "integer", 's."offset"', "Of the sample's first tar header, bytes."),
+    Column("num_bytes", "integer", "s.num_bytes", "To the end of its last member, padding included."),
+    Column("clip_id", "string", "s.clip_id", "animation + rig + render settings + seed."),
+    Column("animation_id", "string", "c.animation_id", "asset + action + window."),
+    Column("asset_id", "string", "s.asset_id", "sha256 of the asset's file."),
+    Column("family_id", "string", "c.family_id", "Hash of the rest geometry; splits are drawn by it."),
+    Column("title", "string", "c.title", "The asset's title, as its author gave it."),
+    Column("action", "string", "c.action_name", "The animation's name in the file."),
+    Column("tags", "string", "array_to_string(c.tags, ', ')", "The source's tags."),
+    Column("rig", "string", "c.rig", "Name of the set of cameras."),
+    Column("num_views", "integer", "c.num_views", "Strips of the sample."),
+    Column("num_frames", "integer", "c.num_frames", "Frames of each strip."),
+    Column("width", "integer", "c.width", "Of a frame, pixels."),
+    Column("height", "integer", "c.height", "Of a frame, pixels."),
+    Column("fps", "number", "c.fps", "Frames a second."),
+    Column("duration_s", "number", "c.duration_s", "Seconds."),
+    Column("motion_mean", "number", "c.motion_mean", "Mean vertex displacement, share of the object's diagonal."),
+    Column("rigid_share", "number", "c.rigid_share", "Share of the motion that one rigid move explains, 0..1."),
+    Column("image_m", "number", "c.m", "Mean square change of the pictures, 0..1."),
+    Column("spdx", "string", "c.spdx", "SPDX id or expression."),
+    Column("attribution", "string", "c.attribution", "One line of credit, ready to print."),
+    Column("source_url", "string", "c.source_url", "Page where the asset and its licence can be seen."),
+    Column("parts", "list", "s.parts", "Of each member: name, offset of its data, num_bytes, crc32, sha256."),
+)
+
+
+def index_parquet(con: duckdb.DuckDBPyConnection) -> bytes:
+    """`samples.parquet`: one row a sample, in the order of the shards.
+
+    Args:
+        con: From `shards.views.connect`.
+    """
+    columns = ",\n    ".join(f'{column.source} AS "{column.name}"' for column in COLUMNS)
+    query = f'SELECT {columns}\nFROM samples AS s JOIN clips_full AS c USING (clip_id)\nORDER BY s.shard, s."offset"'
+    table: pa.Table = con.sql(query).to_arrow_table().combine_chunks()
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
+    return buffer.getvalue()

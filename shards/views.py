@@ -1,0 +1,89 @@
+"""DuckDB over a data root: every table with each key once, and views that put together what belongs together."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, ClassVar, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.records import RECORDS, Record, from_dict
+from pipeline.tables import Tables
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard(Record):
+    """A tar that is complete: written after the tar and its samples, so what has no row here is done again."""
+
+    table: ClassVar[str] = "shards"
+    key: ClassVar[tuple[str, ...]] = ("shard",)
+
+    shard: str
+    """Path below the data root."""
+    licence_class: str
+    split: str
+    num_bytes: int
+    sha256: str
+    """Of the whole tar."""
+    num_samples: int
+    num_assets: int
+
+
+TABLES: tuple[type[Record], ...] = (*RECORDS, Shard)
+
+
+@contextlib.contextmanager
+def connect(tables: Tables) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB in memory, with a view of each table under its own name, each key once, and those of `stats/_views.sql`.
+
+    The tables as they lie on disk, where the same row may stand twice, are `main.<name>`.
+    """
+    with connect_to(tables, TABLES) as con:
+        con.execute(files("shards").joinpath("stats", "_views.sql").read_text("utf-8"))
+        yield con
+
+
+@contextlib.contextmanager
+def connect_to(tables: Tables, records: Iterable[type[Record]]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """As `connect`, with some tables and without the views over several: quicker to open."""
+    records = list(records)
+    with tables.connect(records) as con:
+        con.execute("CREATE SCHEMA once")
+        for record in records:
+            _add_view(con, record)
+        con.execute("SET search_path = 'once,main'")
+        yield con
+
+
+def _add_view(con: duckdb.DuckDBPyConnection, record: type[Record]) -> None:
+    table, key = record.table, ", ".join(record.key)
+    in_main = "SELECT 1 FROM duckdb_views() WHERE schema_name = 'main' AND NOT temporary AND view_name = ?"
+    if not con.execute(in_main, [table]).fetchall():
+        # Without files it is a registered Arrow table, which has no schema and would hide the view.
+        con.execute(f"CREATE TABLE main.{table} AS SELECT * FROM {table}")
+        con.unregister(table)
+    con.execute(
+        f"CREATE VIEW once.{table} AS SELECT DISTINCT ON ({key}) * FROM main.{table} ORDER BY {key}, made_by, made_from"
+    )
+
+
+def select(con: duckdb.DuckDBPyConnection, record: type[R], column: str, values: Sequence[str]) -> list[R]:
+    """The rows of a table whose column holds one of the values, each key once, sorted by key."""
+    key = ", ".join(record.key)
+    # Not through the view with each key once: DuckDB would look at every row of the table before it filters.
+    query = (
+        f"SELECT DISTINCT ON ({key}) * FROM main.{record.table} WHERE {column} IN (SELECT unnest(?::VARCHAR[])) "
+        f"ORDER BY {key}, made_by, made_from"
+    )
+    return [from_dict(record, row) for row in rows(con, query, [list(values)])]
+
+
+def rows(con: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """The result of a query, a dictionary a row."""
+    table: pa.Table = con.sql(query, params=list(parameters)).to_arrow_table()
+    found: list[dict[str, Any]] = table.to_pylist()
+    return found

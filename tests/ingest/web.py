@@ -1,0 +1,113 @@
+"""A real HTTP server with faults, on a port of its own."""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Web:
+    """What the server serves, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        """Path to content."""
+        self.faults: dict[str, str] = {}
+        """Path to the name of a fault; `503x2` is over after two answers."""
+        self.asked: Counter[str] = Counter()
+        self.url = ""
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[Web]:
+    """Serve until the block ends."""
+    web = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self._answer(200 if self.path in web.files else 404, web.files.get(self.path, b""), with_body=False)
+
+        def do_GET(self) -> None:
+            web.asked[self.path] += 1
+            content = web.files.get(self.path)
+            fault, _, times = web.faults.get(self.path, "").partition("x")
+            if fault and times and web.asked[self.path] > int(times):
+                fault = ""
+            if fault.isdigit():
+                self._answer(int(fault), b"<html>sorry</html>")
+            elif fault == "cut":
+                assert content
+                self._answer(200, content[:-10], claimed=len(content))
+                self.close_connection = True
+            elif fault == "drop":
+                self.close_connection = True
+            elif fault == "busy":
+                self._answer(503, b"", extra={"Retry-After": "30"})
+            elif fault == "slow":
+                self._trickle(content or b"")
+            elif fault == "away":
+                self._answer(302, b"", extra={"Location": "/file.glb"})
+            elif fault == "round":
+                self._answer(302, b"", extra={"Location": self.path})
+            elif fault == "noai":
+                self._answer(200, content or b"", extra={"X-Robots-Tag": "otherbot: noindex, NoAI"})
+            elif fault == "unsized":
+                self._chunked(content or b"")
+            elif content is None:
+                self._answer(404, b"gone")
+            else:
+                self._answer(200, content)
+
+        def _answer(
+            self,
+            status: int,
+            content: bytes,
+            *,
+            claimed: int | None = None,
+            extra: dict[str, str] | None = None,
+            with_body: bool = True,
+        ) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content) if claimed is None else claimed))
+            for key, value in (extra or {}).items():
+                self.send_header(key, value)
+            self.end_headers()
+            if with_body:
+                self.wfile.write(content)
+
+        def _chunked(self, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for start in range(0, len(content), 1000):
+                    part = content[start : start + 1000]
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+                self.wfile.write(b"0\r\n\r\n")
+
+        def _trickle(self, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for byte in content:
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                    time.sleep(0.02)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    web.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,150 @@
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.records import Animation, ClipPlan, Rejected
+from render.plan import AnimatedAsset, Gate, Plan
+from render.rigs import RIGS
+from tests.render.rows import animation, probe
+
+
+def rows_of(plan: Plan, *animations: Animation) -> list[ClipPlan | Rejected]:
+    return list(plan.process(AnimatedAsset(probe=probe(), animations=animations)))
+
+
+def reasons(plan: Plan, *animations: Animation) -> list[str]:
+    """`plan` or the reason for each animation."""
+    return [row.reason if isinstance(row, Rejected) else "plan" for row in rows_of(plan, *animations)]
+
+
+PLAN = Plan(data="/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "plan"),
+        ({"finite": False}, "non_finite"),
+        ({"duration_s": 0.1}, "too_short"),
+        ({"motion_p95": 0.0, "motion_mean": 0.0}, "too_still"),
+        ({"motion_p95": 0.004, "motion_mean": 0.0005}, "too_still"),
+        ({"motion_p95": 0.008, "motion_mean": 0.003}, "plan"),  # a breathing idle
+        ({"motion_p95": 0.0, "motion_mean": 0.004}, "plan"),  # one small part goes far
+        ({"max_jump": 5.0, "jump_ratio": 100.0}, "teleport"),
+        ({"max_jump": 0.7, "jump_ratio": 2.2}, "plan"),  # always fast
+        ({"max_jump": 0.2, "jump_ratio": 20.0}, "plan"),  # one short hop
+        ({"max_stretch": 100.0}, "distorted"),
+        ({"travel": 5.0}, "leaves_frame"),
+        ({"rigid_share": 1.0}, "rigid_only"),
+    ],
+)
+def test_the_gate(changes: dict[str, Any], reason: str) -> None:
+    assert reasons(PLAN, animation(**changes)) == [reason]
+
+
+def test_what_is_rigid_is_drawn_if_that_is_wanted() -> None:
+    plan = Plan(data="/nowhere", gate=Gate(allow_rigid=True))
+    assert reasons(plan, animation(rigid_share=1.0)) == ["plan"]
+
+
+def test_a_refusal_names_the_animation_the_number_and_the_limit() -> None:
+    (row,) = rows_of(PLAN, animation(3, travel=5.0))
+    assert isinstance(row, Rejected)
+    assert row.rejected_id == animation(3).animation_id
+    assert row.detail == "travel 5.00 > 3.0"
+    assert row.name == "toy.glb: action 3"
+
+
+def test_every_animation_ends_as_a_plan_or_a_refusal() -> None:
+    many = [
+        animation(index, window, travel=9.0 if index % 5 == 0 else 1.0, motion_id=f"m{index % 17}{window}")
+        for index in range(40)
+        for window in range(1 + index % 2)
+    ]
+    rows = rows_of(PLAN, *many)
+    ids = [row.rejected_id if isinstance(row, Rejected) else row.animation_id for row in rows]
+    assert ids == [row.animation_id for row in many]
+    found = reasons(PLAN, *many)
+    assert {"plan", "leaves_frame", "duplicate_animation", "not_drawn"} == set(found)
+
+
+def test_at_most_six_actions_are_drawn_with_all_their_windows() -> None:
+    many = [animation(index, window) for index in range(20) for window in range(2)]
+    plans = [row for row in rows_of(PLAN, *many) if isinstance(row, ClipPlan)]
+    assert len({plan.action_index for plan in plans}) == 6
+    assert len(plans) == 12
+    assert reasons(Plan(data="/nowhere", max_animations=0), *many) == ["plan"] * 40
+
+
+def test_refused_actions_do_not_use_up_the_draw() -> None:
+    many = [animation(index, travel=9.0 if index < 14 else 1.0) for index in range(20)]
+    assert reasons(PLAN, *many) == ["leaves_frame"] * 14 + ["plan"] * 6
+
+
+def test_the_seed_chooses_and_a_newcomer_displaces_at_most_one() -> None:
+    many = [animation(index) for index in range(30)]
+
+    def drawn(plan: Plan, animations: list[Animation]) -> set[int]:
+        return {row.action_index for row in rows_of(plan, *animations) if isinstance(row, ClipPlan)}
+
+    assert drawn(PLAN, many) == drawn(PLAN, many)
+    assert drawn(Plan(data="/nowhere", seed=1), many) != drawn(PLAN, many)
+    assert len(drawn(PLAN, many) - drawn(PLAN, [*many, animation(30)])) <= 1
+
+
+def test_of_equal_motions_the_first_that_passes_is_drawn() -> None:
+    same: dict[str, Any] = {"motion_id": "m"}
+    rows = rows_of(PLAN, animation(0, travel=9.0, **same), animation(1, **same), animation(2, **same))
+    assert [getattr(row, "reason", "plan") for row in rows] == ["leaves_frame", "plan", "duplicate_animation"]
+    assert isinstance(rows[2], Rejected)
+    assert "'action 1'" in rows[2].detail
+
+
+def test_ids_depend_on_all_that_decides_the_pixels_and_on_nothing_else() -> None:
+    def clip_id(plan: Plan) -> str:
+        (row,) = rows_of(plan, animation())
+        assert isinstance(row, ClipPlan)
+        return row.clip_id
+
+    base = clip_id(PLAN)
+    assert clip_id(Plan(data="/elsewhere", max_animations=3, gate=Gate(max_travel=4.0))) == base
+    others = [
+        Plan(data="/nowhere", seed=1),
+        Plan(data="/nowhere", rig="ortho4"),
+        Plan(data="/nowhere", quality="high"),
+        Plan(data="/nowhere", size_px=128),
+        Plan(data="/nowhere", cameras=dataclasses.replace(PLAN.cameras, radius=3.5)),
+        Plan(data="/nowhere", look=dataclasses.replace(PLAN.look, ambient_strength=0.1)),
+    ]
+    assert len({base, *map(clip_id, others)}) == 7
+
+
+@pytest.mark.parametrize("rig", sorted(RIGS))
+def test_a_plan_says_what_its_rig_needs(rig: str) -> None:
+    (row,) = rows_of(Plan(data="/nowhere", rig=rig), animation())  # type: ignore[arg-type]
+    assert isinstance(row, ClipPlan)
+    frames = {"orbit24": 24}.get(rig, 16)
+    assert (row.num_frames, row.fps) == (frames, frames / 2.0)
+    assert row.num_views == {"mv16": 16, "ortho4": 4, "front": 1, "random": 8}.get(rig, 2)
+    assert np.isfinite([row.azimuth_deg, row.elevation_deg]).all()
+    assert json.loads(row.settings)["quality"] == {"denoise": "fast", "samples": 32}
+    assert (row.blob, row.format, row.name) == ("blobs/a.glb", "glb", "toy.glb")
+
+
+def test_inputs_are_the_assets_with_their_animations_in_order() -> None:
+    rows = [animation(1), animation(0, 1), probe(), animation(0, 0), animation(5, asset_id="b")]
+    (item,) = Plan.inputs(rows)
+    assert [(row.action_index, row.window) for row in item.animations] == [(0, 0), (0, 1), (1, 0)]
+    assert Plan.input_id(item) == "a"
+
+
+def test_bad_settings_are_refused() -> None:
+    cases: tuple[dict[str, Any], ...] = ({"size_px": 4}, {"max_animations": -1}, {"rig": "round"}, {"quality": "best"})
+    for bad in cases:
+        with pytest.raises(ValueError, match=r"need|no such"):
+            Plan(data="/nowhere", **bad)
+    with pytest.raises(ValueError, match="limits"):
+        Gate(max_travel=-1.0)
