@@ -3,6 +3,7 @@
 .PHONY: help setup setup-test demo test check format bench lock clean
 
 PY := .venv/bin/python
+BENCHMARKS := $(filter-out benchmarks/__init__.py benchmarks/measured.py,$(wildcard benchmarks/*.py))
 # Blender and OpenMP spin their threads against each other on small machines: one each is faster there.
 export OMP_NUM_THREADS ?= 1
 export PYTHONUNBUFFERED := 1
@@ -30,7 +31,7 @@ format: setup ## Let ruff put the code in order.
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
 bench: setup ## All benchmarks; each ends with one JSON line.
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+	@for file in $(BENCHMARKS); do echo "== $$file"; $(PY) -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 lock: setup ## Choose versions anew and write requirements.lock.
 	@.venv/bin/uv pip compile -q --upgrade --python 3.11 pyproject.toml --extra data --extra render --extra cluster \

@@ -43,7 +43,7 @@ class Summary:
     by_any_reason: Mapping[str, int]
     """Dropped clips by every reason that applies: what each rule would turn away alone."""
     num_unread: int
-    """Clips in scope that scoring turned away, because their files cannot be read."""
+    """Clips in scope that scoring turned away: their files cannot be read."""
     num_waiting: int
     """Clips in scope without scores: not decided."""
 
@@ -100,7 +100,7 @@ def decide(tables: Tables, preset: Preset, scope: Scope | None = None) -> Summar
                 writer.write_batch(batch)
         num_kept = reasons.pop("", 0)
         num_clips = num_kept + reasons.total()
-        num_unread, num_in_scope = _unread_and_all(con, scope)
+        num_unread, num_waiting = _not_decided(con, scope, num_clips)
     return Summary(
         preset=preset.preset_id,
         num_clips=num_clips,
@@ -108,7 +108,7 @@ def decide(tables: Tables, preset: Preset, scope: Scope | None = None) -> Summar
         by_reason=dict(reasons.most_common()),
         by_any_reason=dict(any_reason.most_common()),
         num_unread=num_unread,
-        num_waiting=num_in_scope - num_unread - num_clips,
+        num_waiting=num_waiting,
     )
 
 
@@ -211,20 +211,18 @@ def _reasons(preset: Preset, mask: int) -> list[str]:
     return list(dict.fromkeys(rule.reason for number, rule in enumerate(preset.rules) if mask >> number & 1))
 
 
-def _unread_and_all(con: duckdb.DuckDBPyConnection, scope: Scope) -> tuple[int, int]:
-    """Clips in scope that scoring rejected, and all clips in scope."""
+def _not_decided(con: duckdb.DuckDBPyConnection, scope: Scope, num_decided: int) -> tuple[int, int]:
+    """How many clips in scope scoring rejected, and how many have no scores yet."""
     clips = scope.clips_sql()
-    rejected = "SELECT rejected_id AS clip_id FROM rejected WHERE stage = 'curate.score'"
-    num_rejected, one_maker = con.execute(f"""
-        SELECT (SELECT count(*) FROM ({rejected})), (SELECT min(made_by) = max(made_by) FROM {clips})
-    """).fetchall()[0]
-    # Under several settings of the renderer a clip may stand in the table more than once.
-    all_clips = f"SELECT {'count(*)' if one_maker else 'count(DISTINCT clip_id)'} FROM {clips}"
-    unread = f"""
-        SELECT count(DISTINCT clip_id) FROM ({rejected})
-        WHERE clip_id IN (SELECT clip_id FROM {clips}) AND clip_id NOT IN ({scope.scored_sql()})"""
-    num_unread = con.execute(unread).fetchall()[0][0] if num_rejected else 0
-    return num_unread, con.execute(all_clips).fetchall()[0][0]
+    if con.execute(f"SELECT count(*) FROM {clips}").fetchall()[0][0] == num_decided:
+        return 0, 0
+    rest = f"""
+        SELECT count(*) FILTER (unread), count(*) FILTER (NOT unread) FROM (
+            SELECT DISTINCT clip_id,
+                clip_id IN (SELECT rejected_id FROM rejected WHERE stage = 'curate.score') AS unread
+            FROM {clips} AS clip ANTI JOIN ({scope.scored_sql()}) AS scored USING (clip_id))"""
+    num_unread, num_waiting = con.execute(rest).fetchall()[0]
+    return num_unread, num_waiting
 
 
 def _connect(

@@ -107,8 +107,8 @@ def ssim_still(moving: np.ndarray, frozen: np.ndarray, background: float) -> flo
 def flow_px(frames: np.ndarray, frozen: np.ndarray | None, background: float) -> float:
     """Mean length of the optical flow over the object, in pixels of a picture 256 pixels wide.
 
-    OpenCV's dense inverse search, fast preset. From each frame to the next where the camera stands still. Where it moves, from each frozen picture to the moving
-    one: a distance from the first pose then, not a speed.
+    OpenCV's dense inverse search, fast preset. From each frame to the next where the camera stands still. Where it
+    moves, from each frozen picture to the moving one: a distance from the first pose then, not a speed.
 
     Args:
         frames: Shape (frame, height, width, 4), uint8, straight alpha.

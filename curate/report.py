@@ -188,7 +188,7 @@ def _sheet_rule(rule: Rule) -> SheetRule:
 
 def _rejects(con: duckdb.DuckDBPyConnection, most: int) -> tuple[list[SheetReject], int]:
     """At most so many rejects, evenly over the reasons, and how many there are."""
-    once = "(SELECT DISTINCT ON (stage, rejected_id) * FROM rejected ORDER BY stage, rejected_id, made_by)"
+    once = "(SELECT DISTINCT ON (stage, rejected_id) * FROM rejected_named ORDER BY stage, rejected_id, made_by)"
     num_all = con.execute(f"SELECT count(*) FROM {once}").fetchall()[0][0]
     rows = con.execute(f"""
         FROM (

@@ -182,8 +182,7 @@ def scores_query(names: Iterable[str] = tuple(SCORES), scope: Scope | None = Non
     scored = f"SELECT DISTINCT clip_id FROM ({scope.scored_sql()}){chosen}"
     ids = f"SELECT DISTINCT ON (clip_id) clip_id, animation_id, asset_id FROM {scope.table('clips')}"
     return (
-        f"SELECT {', '.join(['clip_id', *columns])} "
-        f"FROM ({scored}) LEFT JOIN ({ids}) USING (clip_id) {' '.join(joins)}"
+        f"SELECT {', '.join(['clip_id', *columns])} FROM ({scored}) LEFT JOIN ({ids}) USING (clip_id) {' '.join(joins)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Licences: what a claim means as SPDX, which class it falls in, whether a policy admits it, and the line of credit."""
+"""Licences: which class one falls in, whether a policy admits it, and the line of credit."""
 
 import functools
 import re
@@ -6,16 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from license_expression import (
-    ExpressionError,
-    LicenseSymbol,
-    LicenseWithExceptionSymbol,
-    Licensing,
-    ParseError,
-    get_license_index,
-    get_spdx_licensing,
-)
+from license_expression import LicenseSymbol, LicenseWithExceptionSymbol, get_license_index
 
+from ingest.licence_claims import licensing, parse_claim
 from ingest.refused import Refused
 from pipeline.records import LicenceClass, SourceItem
 
@@ -32,9 +25,6 @@ POLICIES: dict[PolicyName, tuple[LicenceClass, ...]] = {
 
 # From the fewest duties to the most; combining two licences carries the duties of both.
 CLASSES: tuple[LicenceClass, ...] = get_args(LicenceClass)
-
-# CC versions that differ by nothing we act on; claims without a version come from sites that use 4.0.
-DEFAULT_CC_VERSION = "4.0"
 
 PUBLIC_DOMAIN = frozenset({"CC0-1.0", "CC-PDDC", "CC-PDM-1.0", "PDDL-1.0"})
 
@@ -58,52 +48,6 @@ KNOWN_REFS: dict[str, KnownRef] = {
     "LicenseRef-Sketchfab-Editorial": KnownRef("other", url=SKETCHFAB_TERMS),
     "LicenseRef-AllRightsReserved": KnownRef("other"),
 }
-
-NAMES: dict[str, str] = {
-    "cc0": "CC0-1.0",
-    "public domain": "CC-PDDC",
-    "public domain mark": "CC-PDM-1.0",
-    "mit license": "MIT",
-    "the mit license": "MIT",
-    "expat": "MIT",
-    "apache": "Apache-2.0",
-    "apache 2": "Apache-2.0",
-    "apache 2.0": "Apache-2.0",
-    "apache license": "Apache-2.0",
-    "apache license 2.0": "Apache-2.0",
-    "apache license version 2.0": "Apache-2.0",
-    "the unlicense": "Unlicense",
-    "isc license": "ISC",
-    "zlib license": "Zlib",
-    "bsd 2 clause simplified license": "BSD-2-Clause",
-    "bsd 3 clause new or revised license": "BSD-3-Clause",
-    "gnu gpl": "GPL-2.0-or-later",
-    "gnu general public license v2.0": "GPL-2.0-only",
-    "gnu general public license v3.0": "GPL-3.0-only",
-    "st": "LicenseRef-Sketchfab-Standard",
-    "standard": "LicenseRef-Sketchfab-Standard",
-    "free st": "LicenseRef-Sketchfab-Standard",
-    "free standard": "LicenseRef-Sketchfab-Standard",
-    "ed": "LicenseRef-Sketchfab-Editorial",
-    "editorial": "LicenseRef-Sketchfab-Editorial",
-    "all rights reserved": "LicenseRef-AllRightsReserved",
-}
-"""Names in plain words, lower case, punctuation as spaces: GitHub's, Sketchfab's slugs and labels, Thingiverse's."""
-
-_LICENCE_REF = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
-_CC_URL = re.compile(
-    r"creativecommons\.org/(?P<kind>licenses|publicdomain)/(?P<terms>[a-z0-9-]+)/(?P<version>\d\.\d)"
-    r"(?:/(?P<place>[a-z]{2,4})(?=/|$|[\s)]))?",
-    re.IGNORECASE,
-)
-_SPDX_URL = re.compile(r"(?:spdx\.org/licenses|opensource\.org/licenses?)/([A-Za-z0-9.+-]+?)(?:\.html|\.json)?/?$")
-_CC_WORDS = {
-    "by": "by", "attribution": "by", "nc": "nc", "noncommercial": "nc", "sa": "sa", "sharealike": "sa",
-    "nd": "nd", "noderivs": "nd", "noderivatives": "nd", "cc0": "zero", "zero": "zero", "dedication": "zero",
-    "cc": "", "creative": "", "commons": "", "public": "", "domain": "", "license": "", "licence": "", "universal": "",
-    "international": "", "intl": "", "unported": "", "generic": "", "the": "", "deed": "",
-}  # fmt: skip
-_LONGEST_CLAIM = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,45 +129,6 @@ class LicencePolicy:
         return f"{' or '.join(ways)} would admit it"
 
 
-@functools.lru_cache(maxsize=4096)
-def parse_claim(claim: str) -> str:
-    """The SPDX expression that a claim means, or an empty string.
-
-    Understood are SPDX ids and expressions, Creative Commons and SPDX URLs, names in words (`CC Attribution`),
-    Sketchfab's slugs (`by-nc`), and an id with its URL in brackets, as Sketchfab writes into its glTF files.
-    """
-    claim = " ".join(claim.split()).strip("\"'# ")
-    if not claim or len(claim) > _LONGEST_CLAIM:
-        return ""
-    bracketed = re.fullmatch(r"(.+?) \((https?://[^)]+)\)", claim)
-    if bracketed:
-        claim = bracketed[1]
-    return _from_url(claim) or _from_name(claim) or _from_expression(claim) or _from_words(claim)
-
-
-def find_claim(text: str) -> str:
-    """The one licence that a longer text speaks of, as an SPDX expression; empty if it names none or several.
-
-    Seen as claims: `SPDX-License-Identifier:` lines, else Creative Commons URLs and ids (`CC-BY 4.0`), else a first
-    line that is a licence's name.
-    """
-    # REUSE-IgnoreStart
-    tagged = re.findall(r"SPDX-License-Identifier:\s*([^\n*<]+)", text)
-    # REUSE-IgnoreEnd
-    if tagged:
-        found = [parse_claim(tag) for tag in tagged]
-    else:
-        found = [_from_url(match[0]) for match in _CC_URL.finditer(text)]
-        found += [
-            _from_words(match[0])
-            for match in re.finditer(r"\bCC[- ]?(?:0|BY(?:[- ](?:NC|SA|ND))*(?:[- ]\d\.\d)?)(?![\w.-]*\w)", text)
-        ]
-        first_line = next((line for line in text.splitlines() if line.strip()), "")
-        found = found or [parse_claim(first_line)]
-    known = {spdx for spdx in found if spdx}
-    return known.pop() if len(known) == 1 else ""
-
-
 def class_of(spdx: str) -> LicenceClass | None:
     """The class of a normalised expression; None if it is not known. Of an `OR`, the freest counts."""
     return _class_of_node(_parsed(spdx)) if spdx else None
@@ -284,65 +189,6 @@ def _unknown(claim: str) -> Refused:
     )
 
 
-def _from_url(text: str) -> str:
-    match = _CC_URL.search(text)
-    if match:
-        terms, version = match["terms"].lower(), match["version"]
-        if match["kind"].lower() == "publicdomain":
-            return {"zero": "CC0-1.0", "mark": "CC-PDM-1.0"}.get(terms, "")
-        plain = f"CC-{terms.upper()}-{version}"
-        ported = f"{plain}-{match['place'].upper()}" if match["place"] else plain
-        return _from_expression(ported) or _from_expression(plain)
-    spdx = _SPDX_URL.search(text)
-    return _from_expression(spdx[1]) if spdx else ""
-
-
-def _from_name(claim: str) -> str:
-    return NAMES.get(re.sub(r"[^a-z0-9.]+", " ", claim.lower()).strip(), "")
-
-
-def _from_words(claim: str) -> str:
-    """Creative Commons in words. Every word must be known, so that `CC BY but ask me first` is not."""
-    text = re.sub(r"[^a-z0-9.]+", " ", claim.lower())
-    text = re.sub(r"\bnon commercial\b", "nc", text)
-    text = re.sub(r"\bshare alike\b", "sa", text)
-    text = re.sub(r"\bno (derivatives|derivs|derivative works)\b", "nd", text)
-    terms: set[str] = set()
-    version = DEFAULT_CC_VERSION
-    for word in text.split():
-        number = re.fullmatch(r"v?(\d\.\d)", word)
-        if number:
-            version = number[1]
-        elif word in _CC_WORDS:
-            terms.add(_CC_WORDS[word])
-        else:
-            return ""
-    terms.discard("")
-    if terms == {"zero"}:
-        return "CC0-1.0"
-    if "by" not in terms or "zero" in terms:
-        return ""
-    return _from_expression("-".join(["CC", *(t.upper() for t in ("by", "nc", "sa", "nd") if t in terms), version]))
-
-
-def _from_expression(claim: str) -> str:
-    try:
-        parsed = _licensing().parse(claim)
-    except (ExpressionError, ParseError):
-        return ""
-    if parsed is None:
-        return ""
-    unknown = _licensing().unknown_license_keys(parsed)
-    if not all(_LICENCE_REF.fullmatch(key) for key in unknown):
-        return ""
-    return str(parsed.render())
-
-
-@functools.cache
-def _licensing() -> Licensing:
-    return get_spdx_licensing()
-
-
 @functools.cache
 def _categories() -> dict[str, str]:
     """SPDX id to ScanCode's category, which the library carries."""
@@ -350,13 +196,13 @@ def _categories() -> dict[str, str]:
 
 
 def _parsed(spdx: str) -> Any:
-    return _licensing().parse(spdx)
+    return licensing().parse(spdx)
 
 
 def _leaves(spdx: str) -> list[str]:
     if not spdx:
         return []
-    return [_leaf_id(symbol) for symbol in _licensing().license_symbols(_parsed(spdx), decompose=False)]
+    return [_leaf_id(symbol) for symbol in licensing().license_symbols(_parsed(spdx), decompose=False)]
 
 
 def _leaf_id(symbol: Any) -> str:
@@ -373,14 +219,14 @@ def _holds(node: Any, test: Any) -> bool:
     if isinstance(node, LicenseSymbol | LicenseWithExceptionSymbol):
         return bool(test(_leaf_id(node)))
     results = [_holds(part, test) for part in node.args]
-    return any(results) if isinstance(node, _licensing().OR) else all(results)
+    return any(results) if isinstance(node, licensing().OR) else all(results)
 
 
 def _class_of_node(node: Any) -> LicenceClass | None:
     if isinstance(node, LicenseSymbol | LicenseWithExceptionSymbol):
         return _leaf_class(_leaf_id(node))
     classes = [_class_of_node(part) for part in node.args]
-    if isinstance(node, _licensing().OR):
+    if isinstance(node, licensing().OR):
         return min((c for c in classes if c is not None), key=CLASSES.index, default=None)
     return None if None in classes else _combined(c for c in classes if c is not None)
 

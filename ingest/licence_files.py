@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.gltf import read_gltf
-from ingest.licence import find_claim, parse_claim
+from ingest.licence_claims import find_claim, parse_claim
 from ingest.refused import Refused
 
 _MOST_TEXT_BYTES = 64 << 10

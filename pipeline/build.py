@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mv4d build assets/catalog.csv --data data --rig mv16
         mv4d build models/ --licence CC0-1.0 --data data --dry-run
         mv4d build catalog.csv --data s3://bucket/set --policy commercial_safe --preset diffusion4d
-        mv4d build catalog.csv --data data --gate.min_motion 0.01 --look.webp_quality null
+        mv4d build catalog.csv --data data --gate.min_motion 0.01 --look.storage small
         ray job submit --working-dir . -- python -m pipeline build /shared/catalog.csv --data /shared/set""",
     )
     parser.add_argument("sources", nargs="+", type=str, help="What to build from.")

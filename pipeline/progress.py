@@ -1,5 +1,6 @@
 """A run's progress for a person: a live table on a terminal, plain lines elsewhere."""
 
+import itertools
 import sys
 import time
 from types import TracebackType
@@ -101,13 +102,15 @@ def _eta(state: RunState) -> str:
     busy_s = sum(count.busy_s for count in state.stages.values())
     parallel = max(1.0, busy_s / max(elapsed, 1e-9))
     left_s = 0.0
-    fresh = list(state.stages.values())
-    not_begun = float(state.num_inputs - fresh[0].done - fresh[0].resumed)
-    for count in fresh:
-        left = not_begun + (0.0 if count is fresh[0] else count.waiting + count.running)
-        if count.done:
-            left_s += left * count.busy_s / count.done
-            not_begun = left * count.rows / count.done
+    coming = float(state.num_inputs)  # inputs of this stage in all, as far as one can tell
+    for stage, following in itertools.zip_longest(state.stages.values(), list(state.stages.values())[1:]):
+        finished = stage.done + stage.resumed
+        left = max(float(stage.waiting + stage.running), coming - finished)
+        if stage.done:
+            left_s += left * stage.busy_s / stage.done
+        if following is not None:
+            seen = following.waiting + following.running + following.done + following.resumed
+            coming = seen + left * seen / max(1, finished)
     return f", about {_duration(left_s / parallel)} left" if left_s else ""
 
 

@@ -42,7 +42,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "image_bomb": ("a texture would decode to an absurd size", "resize the texture"),
     "absurd_duration": (
         "an animation lasts longer than the limit",
-        "check the key times' unit, or raise --max_duration_s",
+        "check the key times' unit, or raise --limits.max_duration_s (glTF) or --max_duration_s",
     ),
     "too_complex": (
         "more vertices, nodes or actions than the limits allow",

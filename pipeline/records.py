@@ -140,8 +140,7 @@ class Probe(Record):
     blob: str
     format: str
     main_file: str
-    name: str
-    """This and the three before it as in the asset: equal for all rows with these bytes, but for the name."""
+    """This and the two before it as in the asset: equal for all rows with these bytes."""
     blender_version: str
     num_actions: int
     num_vertices: int
@@ -227,7 +226,6 @@ class ClipPlan(Record):
     blob: str
     format: str
     main_file: str
-    name: str
     action_index: int
     action_name: str
     start_s: float
@@ -419,7 +417,8 @@ class Rejected(Record):
     """A key of `pipeline.reasons.REASONS`."""
     detail: str
     name: str
-    """The file, for people."""
+    """The file: the item's name or, for what is known by its content, the blob; then the action. `rejected_named` shows
+    the item's name for both."""
 
     def __post_init__(self) -> None:
         if self.reason not in REASONS:

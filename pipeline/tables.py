@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.records import (
     RECORDS,
+    Asset,
     Done,
     Record,
     Rejected,
@@ -37,6 +38,15 @@ R = TypeVar("R", bound=Record)
 
 MERGED_PREFIX = "merged-"
 JOURNAL = "tables/merging.json"
+REJECTED_NAMED = """
+CREATE VIEW rejected_named AS
+SELECT rejected.* REPLACE (coalesce(replace(rejected.name, first.blob, first.name), rejected.name) AS name)
+FROM rejected LEFT JOIN (
+    SELECT DISTINCT ON (asset_id) blob, name FROM assets ORDER BY asset_id, seq, item_id
+) AS first ON first.blob = split_part(rejected.name, ': ', 1)
+"""
+"""`rejected` for people. The rows themselves name an asset by its content, because which of two equal files was met first
+is decided by the order of the input and not by who was faster."""
 _FILES_HELD = threading.RLock()
 """Held while this process reads the tables' files, or merges them. Other processes may see a table while it is merged:
 then rows stand in it twice for a moment, and never not at all."""
@@ -113,7 +123,11 @@ class Tables:
 
     @contextlib.contextmanager
     def connect(self, records: Iterable[type[Record]] = RECORDS) -> Iterator[duckdb.DuckDBPyConnection]:
-        """DuckDB in memory, with a view of each table under its own name. A table without rows is there, empty."""
+        """DuckDB in memory, with a view of each table under its own name. A table without rows is there, empty.
+
+        Beside them `rejected_named`, if both tables are asked for that it needs.
+        """
+        records = tuple(records)
         with _FILES_HELD, contextlib.closing(duckdb.connect()) as con:
             if not self.store.is_local:
                 con.register_filesystem(self.store.fs)
@@ -123,6 +137,8 @@ class Tables:
                     self._view_of_files(con, record.table, files)
                 else:
                     con.register(record.table, _with_origin(arrow_schema(record)).empty_table())
+            if {Rejected, Asset} <= set(records):
+                con.execute(REJECTED_NAMED)
             yield con
 
     def _view_of_files(self, con: duckdb.DuckDBPyConnection, table: str, files: list[str]) -> None:

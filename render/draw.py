@@ -57,7 +57,7 @@ class Render(Stage[ClipPlan, Clip]):
         try:
             yield child.settle(lambda: self._draw(child, plan))
         except BadAsset as error:
-            name = f"{plan.name}: {plan.action_name}"
+            name = f"{plan.blob}: {plan.action_name}"
             yield rejected(self, plan.clip_id, error.reason, error.detail, name)
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Render(Stage[ClipPlan, Clip]):
             "prepare_s": round(drawn.prepare_s, 4),
             **clock.laps,
         }
-        logger.info("drew %s of %s", plan.action_name, plan.name, extra={"event": event})
+        logger.info("drew %s of %s", plan.action_name, plan.blob, extra={"event": event})
         return clip
 
 

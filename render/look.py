@@ -60,9 +60,12 @@ class Look:
         return encode_strip(near(frames) if self.storage == "near" else frames)
 
 
+_MULTIPLES_OF_3 = ((np.arange(256) + 1) // 3 * 3).astype(np.uint8)
+
+
 def near(frames: np.ndarray) -> np.ndarray:
     """Frames with each colour rounded to a multiple of 3, and none where nothing shows: they compress better."""
     rounded = frames.copy()
-    rounded[..., :3] = (frames[..., :3].astype(np.uint16) + 1) // 3 * 3
+    rounded[..., :3] = _MULTIPLES_OF_3[frames[..., :3]]
     rounded[frames[..., 3] == 0] = 0
     return rounded

@@ -55,7 +55,7 @@ class ProbeAsset(Stage[Asset, Probe | Animation]):
         try:
             yield from child.settle(lambda: self._measure_all(child, asset))
         except BadAsset as error:
-            yield rejected(self, asset.asset_id, error.reason, error.detail, asset.name)
+            yield rejected(self, asset.asset_id, error.reason, error.detail, asset.blob)
 
     def close(self) -> None:
         """End this worker's Blender."""
@@ -74,7 +74,7 @@ class ProbeAsset(Stage[Asset, Probe | Animation]):
 
     def _measure_action(self, child: BlenderChild, asset: Asset, action: Action) -> list[Found]:
         first_id = self._animation_id(asset, action, 0)
-        name = f"{asset.name}: {action.name}"
+        name = f"{asset.blob}: {action.name}"
         length = action.end_s - action.start_s
         if action.index >= self.max_actions:
             detail = f"action {action.index} of an asset, of which {self.max_actions} are measured"
@@ -95,7 +95,7 @@ class ProbeAsset(Stage[Asset, Probe | Animation]):
         except BadAsset as error:
             if child.pid is None:  # it takes Blender down: no more of this asset
                 raise
-            return rejected(self, animation_id, error.reason, error.detail, f"{asset.name}: {action.name}")
+            return rejected(self, animation_id, error.reason, error.detail, f"{asset.blob}: {action.name}")
         return self._animation_row(asset, action, window, measured)
 
     def _measure(self, child: BlenderChild, action: Action, window: Window) -> Measured:
@@ -139,7 +139,6 @@ def _probe_row(asset: Asset, loaded: Loaded, child: BlenderChild) -> Probe:
         blob=asset.blob,
         format=asset.format,
         main_file=asset.main_file,
-        name=asset.name,
         blender_version=child.welcome.blender_version if child.welcome else "",
         num_actions=len(loaded.actions),
         num_vertices=loaded.num_vertices,

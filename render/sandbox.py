@@ -33,6 +33,7 @@ from typing import Any
 EXIT_REFUSED = 78
 """EX_CONFIG of sysexits.h: `--mode require` and the kernel lacks a part."""
 
+MAX_FILE_BYTES = 1 << 30
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 22, 38, 2
 EPERM, EACCES = 1, 13
 
@@ -186,13 +187,17 @@ def tie_to_parent(parent: int) -> None:
 
 
 def limit_resources(data_mb: int) -> None:
-    """No core files; a ceiling on private memory, for what grows faster than the parent looks."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """No core files, no huge ones; a ceiling on private memory, for what grows faster than the parent looks."""
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
     if data_mb:
-        ceiling = data_mb * 1024 * 1024
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        if hard == resource.RLIM_INFINITY or ceiling < hard:
-            resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
+        _lower(resource.RLIMIT_DATA, data_mb * 1024 * 1024)
+
+
+def _lower(limit: int, ceiling: int) -> None:
+    hard = resource.getrlimit(limit)[1]
+    if hard == resource.RLIM_INFINITY or ceiling < hard:
+        resource.setrlimit(limit, (ceiling, ceiling))
 
 
 def main() -> None:

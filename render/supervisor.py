@@ -4,6 +4,7 @@ A child belongs to the thread that starts it: the kernel kills it when that thre
 child costs that asset only; what the machine does to a child is an exception, and no asset's fault.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 MEMORY_WORDS = ("MemoryError", "bad_alloc", "Cannot allocate memory", "Malloc returns null", "Calloc returns null")
 
+NO_SPACE = os.strerror(errno.ENOSPC)
+
 T = TypeVar("T")
 
 
@@ -41,8 +44,8 @@ class BlenderUnavailable(RuntimeError):
     """No child can be started on this machine."""
 
 
-class BlenderKilled(RuntimeError):
-    """Somebody else ended the child: an operator, or the kernel for want of memory."""
+class MachineFault(RuntimeError):
+    """The machine failed a child: somebody ended it, an operator or the kernel, or there is no room for its files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +135,12 @@ class BlenderChild:
         self._num_seen += 1
         os.truncate(scratch.log, 0)
         suffix = safe_suffix(asset.format)
-        path = scratch.take_in(asset, store)
+        try:
+            path = scratch.take_in(asset, store)
+        except OSError as error:
+            # Not the data root's disk: the run can go on with assets that fit.
+            _blame_a_full_disk(str(error))
+            raise
         loaded: Loaded = self.call(Load(path=str(path), format=suffix))
         self._loaded = (asset.asset_id, loaded)
         return loaded
@@ -144,13 +152,15 @@ class BlenderChild:
             BadAsset: The child says so; or it crashed, fell silent or grew too large: then it is gone, and the
                 next call starts another.
             BlenderUnavailable: No child can be started.
-            BlenderKilled: Somebody else ended the child.
+            MachineFault: Somebody else ended the child, or its folder is full.
         """
         running = self._started()
         message_id, self._next_id = self._next_id, self._next_id + 1
         answer = self._ask(running, message_id, request)
         if "error" in answer:
-            raise BadAsset(str(answer["error"]["reason"]), running.scratch.anonymous(str(answer["error"]["detail"])))
+            detail = running.scratch.anonymous(str(answer["error"]["detail"]))
+            _blame_a_full_disk(detail)
+            raise BadAsset(str(answer["error"]["reason"]), detail)
         return read_reply(_name_of(request), answer["ok"])
 
     def settle(self, work: Callable[[], T]) -> T:
@@ -205,7 +215,7 @@ class BlenderChild:
         self._running = _Running(process, scratch)
         try:
             self.welcome = read_reply("hello", self._ask(self._running, 0, Hello())["ok"])
-        except (BadAsset, BlenderKilled, LookupError, TypeError) as error:
+        except (BadAsset, MachineFault, LookupError, TypeError) as error:
             self.close()
             raise BlenderUnavailable(_why_not_started(python, str(error))) from error
         start_s = round(time.monotonic() - began, 3)
@@ -259,8 +269,9 @@ class BlenderChild:
         except Ended as error:
             if error.code in FROM_OUTSIDE:
                 self.close()
-                raise BlenderKilled(f"somebody ended the Blender child with {error} during {call}") from error
+                raise MachineFault(f"somebody ended the Blender child with {error} during {call}") from error
             bad = self._give_up("blender_crashed", f"{error} during {call}")
+            _blame_a_full_disk(bad.detail)
             if any(word in bad.detail for word in MEMORY_WORDS):
                 bad = BadAsset("out_of_memory", bad.detail)
             raise bad from error
@@ -295,6 +306,11 @@ def close_child(settings: BlenderSettings) -> None:
 
 def _name_of(request: Any) -> str:
     return next(name for name, (kind, _) in REQUESTS.items() if isinstance(request, kind))
+
+
+def _blame_a_full_disk(detail: str) -> None:
+    if NO_SPACE in detail:
+        raise MachineFault(f"no room for the files of the Blender child: {detail}")
 
 
 def _hear(event: dict[str, Any]) -> None:

@@ -233,10 +233,11 @@ def query_list() -> Table:
 
 def _funnel_table(steps: Sequence[FunnelStep]) -> Table:
     table = _plain_table("Funnel")
+    table.caption, table.caption_justify = "at each step: in = on + turned away + waiting", "left"
     table.add_column("step", style="bold")
     for column in ("in", "on"):
         table.add_column(column, justify="right")
-    table.add_column("turned away", max_width=60)
+    table.add_column("turned away")
     table.add_column("waiting", justify="right")
     table.add_column("sums")
     last_unit = ""
@@ -244,10 +245,19 @@ def _funnel_table(steps: Sequence[FunnelStep]) -> Table:
         if last_unit and step.unit != last_unit:
             table.add_section()
         last_unit = step.unit
-        reasons = Text(", ".join(f"{reason} {num:,}" for reason, num in step.turned_away.items()), style="yellow")
+        width = max((len(f"{num:,}") for num in step.turned_away.values()), default=0)
+        reasons = [f"{num:>{width},} {reason}" for reason, num in step.turned_away.items()]
+        why = Text("\n".join(reasons), style="yellow")
         verdict = Text("yes", style="green") if step.sums else Text(f"no: {step.unknown} unknown", style="bold red")
         name = f"{step.arrives} → {step.leaves}"
-        table.add_row(name, f"{step.num_in:,}", f"{step.num_on:,}", reasons, _number(step.waiting or None), verdict)
+        table.add_row(
+            name,
+            f"{step.num_in:,}",
+            f"{step.num_on:,}",
+            why,
+            _number(step.waiting or None),
+            verdict,
+        )
     return table
 
 
@@ -266,10 +276,12 @@ def _figures_table(con: duckdb.DuckDBPyConnection) -> Table:
 def _licence_table(con: duckdb.DuckDBPyConnection) -> Table:
     table = _plain_table("Licences of the 3D models")
     for column in ("class", "licence"):
-        table.add_column(column)
-    for column in ("fetched", "kept", "packed", "clips packed", "bytes packed"):
+        table.add_column(column, overflow="fold")
+    for column in ("fetched", "kept", "packed", "clips", "bytes"):
         table.add_column(column, justify="right")
-    table.add_column("MV-Video, class", justify="right", style="dim")
+    table.add_column("MV-Video", justify="right", style="dim")
+    table.caption = "clips and bytes: of what is packed; MV-Video: models of the class, as its card says"
+    table.caption_justify = "left"
     published = {row[0]: row[2] for row in con.execute(query_text("mv_video")).fetchall()}
     for licence_class, spdx, *numbers, num_bytes in con.execute(query_text("licences")).fetchall():
         reference = published.pop(licence_class, None)
@@ -278,7 +290,7 @@ def _licence_table(con: duckdb.DuckDBPyConnection) -> Table:
             spdx,
             *(f"{number:,}" for number in numbers),
             size_in_words(num_bytes),
-            f"about {reference:,}" if reference else "",
+            f"~{reference:,}" if reference else "",
         )
     return table
 
@@ -312,7 +324,9 @@ def _small_tables(con: duckdb.DuckDBPyConnection) -> RenderableType:
     }
     parts: list[RenderableType] = []
     for name, title in titles.items():
-        result = con.execute(query_text(name))
+        # Families are in the card; here the table would be too wide for a terminal.
+        narrow = f"SELECT COLUMNS(lambda name: name != 'families') FROM ({query_text(name).rstrip().rstrip(';')})"
+        result = con.execute(narrow)
         names = [column[0] for column in result.description or []]
         if found := result.fetchall():
             parts += [_as_table(names, found, title=title), Text()]
@@ -325,7 +339,13 @@ def _span(low: float, high: float) -> str:
 
 def _plain_table(title: str) -> Table:
     return Table(
-        title=title or None, title_justify="left", title_style="bold cyan", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title or None,
+        title_justify="left",
+        title_style="bold cyan",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        collapse_padding=True,
     )
 
 
@@ -338,7 +358,8 @@ def _as_table(names: Sequence[str], found: Sequence[Sequence[Any]], title: str =
         all(isinstance(row[index], int | float | None) for row in found) and bool(found) for index in range(len(names))
     ]
     for name, is_number in zip(names, numeric, strict=True):
-        table.add_column(name.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
+        heading = name.removeprefix("num_").replace("_", " ") if title else name
+        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in found[:MAX_ROWS]:
         table.add_row(*(Text(_cell(name, value)) for name, value in zip(names, row, strict=True)))
     if len(found) > MAX_ROWS:
@@ -360,11 +381,11 @@ def _number(value: float | None) -> str:
     """Short, and not less exact than a person needs."""
     if value is None:
         return ""
-    if math.isinf(value):
-        return "∞"
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if value == round(value):
         return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _as_csv(names: Sequence[str], found: Iterable[Sequence[Any]]) -> str:

@@ -48,7 +48,7 @@ def test_only_the_blender_folder_imports_bpy(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "render" / "blender").glob("*.py")), ids=name)
 def test_the_blender_child_needs_only_numpy_and_bpy(path: Path) -> None:
-    allowed = {"bpy", "mathutils", "bmesh", "numpy", "render", "io_scene_fbx"}
+    allowed = {"bpy", "mathutils", "bmesh", "numpy", "render", "io_scene_fbx", "io_scene_gltf2"}
     third_party = {module.split(".")[0] for module in imports(path)} - set(__import__("sys").stdlib_module_names)
     assert third_party <= allowed
     assert not {

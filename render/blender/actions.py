@@ -4,8 +4,9 @@ What counts as one animation:
 
 - glTF: all NLA tracks of one name, over all data-blocks. The importer makes one such name per glTF animation.
 - FBX: one take, over all data-blocks.
-- .blend: first, NLA tracks of one name, as with glTF. Then, the actions that were active when the file was saved: together
-  they are one animation. Then every other action, on the data-block whose slot, name or bones it fits.
+- .blend: first, NLA tracks of one name, as with glTF, if somebody gave them that name. Then, the actions that were active
+  when the file was saved: together they are one animation. Then every other action, on the data-block where it lies in
+  an NLA track, or whose slot, name or bones it fits.
 - USD and Alembic, and a .blend without actions: `timeline`, all that is sampled in time, over the scene's range.
 """
 
@@ -28,7 +29,8 @@ _COLLECTIONS = (
 )  # fmt: skip
 _BONE = re.compile(r'^pose\.bones\["((?:[^"\\]|\\.)*)"\]')
 _CUSTOM = re.compile(r'^(.*)\["((?:[^"\\]|\\.)*)"\]$')
-_STASH = "[Action Stash]"
+_UNNAMED_TRACK = re.compile(r"^(NlaTrack|\[Action Stash\])(\.\d+)?$")
+_NEVER_SEEN = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
 _LONGEST_NAME = 63
 _REST = {
     "location": (0.0, 0.0, 0.0),
@@ -101,8 +103,11 @@ class Animations:
 
 
 def _data_blocks() -> Iterator[Block]:
+    """All that may be animated, but for what neither is seen nor carries anything."""
     for name in _COLLECTIONS:
         for block in getattr(bpy.data, name):
+            if name == "objects" and block.type in _NEVER_SEEN and not block.children:
+                continue
             yield block
             if name == "materials" and block.node_tree:
                 yield block.node_tree
@@ -110,7 +115,7 @@ def _data_blocks() -> Iterator[Block]:
 
 def _find_animations(file: OpenFile, blocks: list[Block]) -> list[Animation]:
     if file.format in {"glb", "gltf"}:
-        groups = _in_order(_by_track(blocks), animation_names(file.path))
+        groups = _in_order(_by_track(blocks, unnamed_too=True), animation_names(file.path))
     elif file.format == "fbx":
         groups = _by_take(blocks)
     elif file.format == "blend":
@@ -132,13 +137,13 @@ def _animation(name: str, bindings: list[Binding], fps: float) -> Animation:
     return Animation(name=name, start_s=start / fps, end_s=end / fps, bindings=tuple(bindings))
 
 
-def _by_track(blocks: list[Block]) -> dict[str, list[Binding]]:
+def _by_track(blocks: list[Block], unnamed_too: bool) -> dict[str, list[Binding]]:
     """NLA tracks of one name belong together. The importer stacks them last first."""
     groups: dict[str, list[Binding]] = {}
     for block in blocks:
         for track in reversed(block.animation_data.nla_tracks):
             strips = [strip for strip in track.strips if strip.action]
-            if strips and not track.name.startswith(_STASH):
+            if strips and (unnamed_too or not _UNNAMED_TRACK.match(track.name)):
                 binding = Binding(block=block, action=strips[0].action, slot=strips[0].action_slot)
                 groups.setdefault(track.name, []).append(binding)
     return groups
@@ -175,7 +180,7 @@ def _by_take(blocks: list[Block]) -> dict[str, list[Binding]]:
 
 
 def _by_blend(blocks: list[Block]) -> dict[str, list[Binding]]:
-    groups = _by_track(blocks)
+    groups = _by_track(blocks, unnamed_too=False)
     listed = {binding.action for group in groups.values() for binding in group}
     active = [binding for binding in _active(blocks) if binding.action not in listed]
     if active:

@@ -52,21 +52,22 @@ def frame_all(evaluator: Evaluator, topology: Topology, times_s: list[float]) ->
     """The common framing of all frames.
 
     Raises:
-        BadAsset: A coordinate is not finite, or all of them are one point.
+        BadAsset: A coordinate is not finite, or nothing is visible.
     """
     shapes: dict[tuple[int, float], Floats] = {}
     for time_s in times_s:
         key = frame_of(time_s, evaluator.fps)
         if key not in shapes:
             evaluator.go_to(time_s)
-            shapes[key], _ = evaluator.points(topology)
-            if not np.isfinite(shapes[key]).all():
+            now = evaluator.snapshot(topology)
+            if not now.finite:
                 raise BadAsset("non_finite", f"a vertex is not finite at {time_s} s")
-    boxes = np.stack([motion.box_of(points) for points in shapes.values() if len(points)])
-    centre = motion.union_box(boxes).mean(axis=0)
-    radius = max(float(np.linalg.norm(points - centre, axis=1).max()) for points in shapes.values() if len(points))
-    if radius == 0.0:
-        raise BadAsset("no_mesh", "all vertices are one point")
+            shapes[key] = now.visible()
+    seen = [points for points in shapes.values() if len(points)]
+    if not seen:
+        raise BadAsset("no_mesh", "nothing is visible at these times")
+    centre = motion.union_box(np.stack([motion.box_of(points) for points in seen])).mean(axis=0)
+    radius = max(float(np.linalg.norm(points - centre, axis=1).max()) for points in seen)
     scale = 1.0 / radius
     world = {key: scale * (points - centre) for key, points in shapes.items()}
     return Framing(scale=scale, centre=centre, shapes=world)

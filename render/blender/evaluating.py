@@ -17,6 +17,9 @@ LAST_FRAME = 1_048_574
 MAX_POINTS = 200_000
 """Statistics of larger meshes are taken over every n-th vertex and edge. Boxes are always over all."""
 
+COLLAPSED = 1e-5
+"""An instance smaller than this share of the largest one is a point."""
+
 MESH_LIKE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 
 
@@ -55,6 +58,31 @@ class Track:
     """False if any coordinate is not a number; the arrays are empty then."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The geometry at one frame, in the asset's own space."""
+
+    parts: list[Floats]
+    """Vertices of each drawn instance, shape (point, 3); those that belong to a face, if the topology is the known one."""
+    same: bool
+    """The topology is the known one."""
+
+    @property
+    def finite(self) -> bool:
+        """All coordinates are numbers."""
+        return all(np.isfinite(part).all() for part in self.parts)
+
+    def visible(self) -> Floats:
+        """The vertices that take part in framing. Shape (point, 3).
+
+        What is scaled down to a point is out of sight, as a sword between two fights, wherever that point lies.
+        """
+        extents = [float(np.ptp(part, axis=0).max()) for part in self.parts]
+        largest = max(extents, default=0.0)
+        kept = [part for part, extent in zip(self.parts, extents, strict=True) if extent > COLLAPSED * largest]
+        return np.concatenate(kept) if kept else np.zeros((0, 3))
+
+
 @dataclass
 class Evaluator:
     """Evaluates the stage at any time. Meshes that nothing can deform are read once."""
@@ -63,6 +91,8 @@ class Evaluator:
     fps: float
     factor: float
     """stage = factor * asset."""
+    unseen: set[str] = field(default_factory=set)
+    """Full names of objects that take no part."""
     rigid_meshes: dict[str, Floats] = field(default_factory=dict)
 
     def go_to(self, time_s: float) -> None:
@@ -83,7 +113,7 @@ class Evaluator:
             BadAsset: There are no faces.
         """
         signature, used, edges, num_points, num_triangles = [], [], [], 0, 0
-        for name, thing, mesh, _ in self._instances():
+        for name, thing, mesh, _ in self.instances():
             corner_vertices = np.empty(len(mesh.loops), dtype=np.int32)
             mesh.loops.foreach_get("vertex_index", corner_vertices)
             in_face = np.zeros(len(mesh.vertices), dtype=bool)
@@ -110,59 +140,55 @@ class Evaluator:
             num_triangles=num_triangles,
         )
 
-    def points(self, topology: Topology) -> tuple[Floats, bool]:
-        """All drawn vertices at the present frame, and whether they are those of the topology.
-
-        Returns:
-            Shape (point, 3), in the asset's own space.
-        """
-        found, parts, signature = [], [], []
-        for name, thing, mesh, matrix in self._instances():
-            found.append((self._local(thing, mesh), matrix))
+    def snapshot(self, topology: Topology) -> Snapshot:
+        """All drawn vertices at the present frame."""
+        parts: list[Floats] = []
+        signature = []
+        for name, thing, mesh, matrix in self.instances():
+            linear = matrix[:3, :3].T / self.factor
+            parts.append(self._local(thing, mesh) @ linear + matrix[:3, 3] / self.factor)
             signature.append((name, len(mesh.vertices)))
         same = tuple(signature) == topology.signature
-        for index, (local, matrix) in enumerate(found):
-            keep = topology.used[index] if same else None
-            local = local if keep is None else local[keep]
-            parts.append(local @ (matrix[:3, :3].T / self.factor) + matrix[:3, 3] / self.factor)
-        return (np.concatenate(parts) if parts else np.zeros((0, 3))), same
+        if same:
+            parts = [part if keep is None else part[keep] for part, keep in zip(parts, topology.used, strict=True)]
+        return Snapshot(parts=parts, same=same)
 
     def track(self, topology: Topology, times_s: list[float]) -> Track:
         """The geometry at the given times, each evaluated once."""
-        boxes, points, lengths, same_everywhere = [], [], [], True
+        boxes, points, lengths, same = [], [], [], True
         seen: dict[tuple[int, float], int] = {}
         for time_s in times_s:
             key = frame_of(time_s, self.fps)
-            if key not in seen:
-                self.go_to(time_s)
-                now, same = self.points(topology)
-                if len(now) == 0:
-                    now = boxes[-1] if boxes else np.zeros((1, 3))  # everything is hidden: it stays where it was
-                    same = False
-                if not np.isfinite(now).all():
-                    empty = np.zeros((0, 0, 3))
-                    return Track(boxes=empty, points=empty, edge_lengths=np.zeros((0, 0)), finite=False)
-                same_everywhere &= same
-                seen[key] = len(boxes)
-                boxes.append(motion.box_of(now))
-                if same_everywhere:
-                    points.append(now[:: topology.step])
-                    ends = now[topology.edges]
-                    lengths.append(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=-1))
+            if key in seen:
+                continue
+            self.go_to(time_s)
+            now = self.snapshot(topology)
+            if not now.finite:
+                nothing = np.zeros((0, 0, 3))
+                return Track(boxes=nothing, points=nothing, edge_lengths=np.zeros((0, 0)), finite=False)
+            seen[key] = len(boxes)
+            visible = now.visible()
+            boxes.append(motion.box_of(visible) if len(visible) else np.full((2, 3), np.nan))
+            same &= now.same
+            if same:
+                every = np.concatenate(now.parts)
+                ends = every[topology.edges]
+                points.append(every[:: topology.step])
+                lengths.append(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=-1))
         order = [seen[frame_of(time_s, self.fps)] for time_s in times_s]
-        all_boxes = np.stack(boxes)[order]
-        if not same_everywhere:
+        all_boxes = _without_gaps(np.stack(boxes)[order])
+        if not same:
             no_edges = np.zeros((len(order), 0))
             return Track(boxes=all_boxes, points=motion.corners(all_boxes), edge_lengths=no_edges, finite=True)
         return Track(
             boxes=all_boxes, points=np.stack(points)[order], edge_lengths=np.stack(lengths)[order], finite=True
         )
 
-    def _instances(self) -> Iterator[tuple[str, Any, Any, Floats]]:
+    def instances(self) -> Iterator[tuple[str, Any, Any, Floats]]:
         """Name, evaluated object, evaluated mesh and world matrix of everything that is drawn."""
         for instance in self.stage.view_layers[0].depsgraph.object_instances:
             thing = instance.object
-            if thing.type not in MESH_LIKE or not instance.show_self:
+            if thing.type not in MESH_LIKE or not instance.show_self or thing.name_full in self.unseen:
                 continue
             matrix = np.array(instance.matrix_world, dtype=np.float64)
             if thing.type == "MESH":
@@ -193,3 +219,12 @@ def frame_of(time_s: float, fps: float) -> tuple[int, float]:
     exact = round(time_s * fps, 4)
     whole = math.floor(exact)
     return whole, round(exact - whole, 4)
+
+
+def _without_gaps(boxes: Floats) -> Floats:
+    """Where nothing is visible, the box of the last frame that shows something, or else of the first."""
+    shown = np.flatnonzero(np.isfinite(boxes[:, 0, 0]))
+    if len(shown) == 0:
+        return np.zeros_like(boxes)
+    last = np.searchsorted(shown, np.arange(len(boxes)), side="right") - 1
+    return boxes[shown[np.maximum(last, 0)]]

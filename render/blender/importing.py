@@ -149,9 +149,9 @@ _IMPORTERS: dict[str, Callable[[str], set[str]]] = {
 
 
 def _reason_of(message: str) -> tuple[str, str]:
-    """Reason and detail for an importer's complaint: its last lines say what went wrong."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    detail = " | ".join(lines[-3:])[-500:]
+    """Reason and detail for an importer's complaint. Of a traceback, the last line says what went wrong."""
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith("Location:")]
+    detail = (lines[-1] if "Traceback" in message else " | ".join(lines))[-500:]
     if "is not available on this addon version" in message:
         return "unsupported_extension", detail
     if "Missing resource" in message:

@@ -17,6 +17,8 @@ BLACK = (0.0, 0.0, 0.0, 1.0)
 FLAT_NORMAL = (0.5, 0.5, 1.0, 1.0)
 ROUGH_NO_METAL = (1.0, 0.8, 0.0, 1.0)
 """In glTF's order: occlusion, roughness, metalness."""
+GHOST = 0.05
+"""Opacity below which a surface does not count as visible."""
 BARE = (0.6, 0.6, 0.6, 1.0)
 """Base colour of what has no material."""
 
@@ -25,7 +27,7 @@ BARE = (0.6, 0.6, 0.6, 1.0)
 class Looks:
     """What the drawn objects wear."""
 
-    num_materials: int
+    materials: list[Any]
     missing_textures: list[str]
     pictures: dict[Any, list[Any]]
     """Each image that can be read, with the nodes that show it."""
@@ -61,7 +63,7 @@ def dress(things: Iterable[Any], folder: str) -> Looks:
                 worn.setdefault(material, []).append(thing.data)
     for material, wearers in worn.items():
         _show_vertex_colours(material, wearers)
-        _make_visible(material)
+    _undo_inverted_opacity(list(worn))
     nodes = [node for material in worn for node in _nodes(material.node_tree if material.use_nodes else None, set())]
     shown: dict[Any, list[Any]] = {}
     for node in nodes:
@@ -77,7 +79,7 @@ def dress(things: Iterable[Any], folder: str) -> Looks:
             num_pixels += size[0] * size[1]
     if num_pixels > MAX_PIXELS:
         raise BadAsset("image_bomb", f"the textures have {num_pixels} pixels, the limit is {MAX_PIXELS}")
-    return Looks(num_materials=len(worn), missing_textures=sorted(missing), pictures=shown)
+    return Looks(materials=list(worn), missing_textures=sorted(missing), pictures=shown)
 
 
 def _fill_slots(thing: Any) -> None:
@@ -133,12 +135,24 @@ def _show_vertex_colours(material: Any, wearers: list[Any]) -> None:
         _plug_colours(material, socket)
 
 
-def _make_visible(material: Any) -> None:
-    """FBX files often state their opacity upside down, and nobody draws a material with no opacity at all on purpose."""
-    surface = _surface(material) if material.use_nodes else None
+def _undo_inverted_opacity(materials: list[Any]) -> None:
+    """Many FBX files state their opacity upside down. Nobody makes all of an asset invisible on purpose."""
+    if all(_opacity(material) == 0.0 for material in materials):
+        for material in materials:
+            _surface(material).node.inputs["Alpha"].default_value = 1.0
+
+
+def is_ghost(thing: Any) -> bool:
+    """An object that can hardly be seen, such as a collision box: no part in framing."""
+    materials = [slot.material for slot in thing.material_slots]
+    return bool(materials) and all(_opacity(material) < GHOST for material in materials)
+
+
+def _opacity(material: Any) -> float:
+    """The material's own constant opacity; 1 if it has a texture for it, or animates."""
+    surface = _surface(material) if material and material.use_nodes else None
     alpha = surface.node.inputs.get("Alpha") if surface else None
-    if alpha and not alpha.links and alpha.default_value == 0.0 and not _is_animated(material):
-        alpha.default_value = 1.0
+    return float(alpha.default_value) if alpha and not alpha.links and not _is_animated(material) else 1.0
 
 
 def _is_animated(material: Any) -> bool:

@@ -10,10 +10,11 @@ import numpy as np
 
 from render.blender import motion
 from render.blender.actions import Animations
+from render.blender.backfaces import find_shells, hide_backfaces
 from render.blender.drawing import draw
 from render.blender.evaluating import MESH_LIKE, Evaluator, Topology
 from render.blender.importing import open_file, reset
-from render.blender.materials import Looks, dress
+from render.blender.materials import Looks, dress, is_ghost
 from render.protocol import BadAsset, Draw, Drawn, Hello, Load, Loaded, Measure, Measured, Welcome
 
 OnImage = Callable[[int, int], None]
@@ -68,13 +69,17 @@ class Session:
         self._asset = None
         file = open_file(request.path, request.format)
         animations = Animations(file)
-        looks = dress(list(_drawn(file.stage.objects, set())), file.folder)
-        evaluator = Evaluator(file.stage, file.fps, file.factor)
+        things = list(_drawn(file.stage.objects, set()))
+        looks = dress(things, file.folder)
+        ghosts = {thing.name_full for thing in things if is_ghost(thing)}
+        evaluator = Evaluator(file.stage, file.fps, file.factor, ghosts)
         evaluator.go_to(file.frame_start / file.fps)
         topology = evaluator.topology()
-        points, _ = evaluator.points(topology)
-        finite = bool(np.isfinite(points).all())
-        if finite and motion.diagonal(motion.box_of(points)) == 0.0:
+        shells = find_shells((thing, mesh, matrix) for _, thing, mesh, matrix in evaluator.instances())
+        hide_backfaces(looks.materials, shells)
+        rest = evaluator.snapshot(topology)
+        points = np.concatenate(rest.parts)
+        if rest.finite and len(rest.visible()) == 0:
             raise BadAsset("no_mesh", "all vertices are one point")
         self._asset = _Asset(animations=animations, evaluator=evaluator, topology=topology, looks=looks)
         return Loaded(
@@ -82,7 +87,7 @@ class Session:
             num_vertices=topology.num_vertices,
             num_triangles=topology.num_triangles,
             num_objects=len(topology.signature),
-            num_materials=looks.num_materials,
+            num_materials=len(looks.materials),
             num_images=looks.num_images,
             missing_textures=looks.missing_textures,
             family_id=motion.shape_id(topology.counts, np.nan_to_num(points, posinf=0.0, neginf=0.0)),

@@ -23,7 +23,7 @@ counts AS (
         count(*)::DOUBLE AS clips,
         sum(num_views)::DOUBLE AS videos,
         sum(num_views * num_frames)::DOUBLE AS pictures,
-        sum(num_views * num_frames / fps) / 3600 AS hours,
+        sum(num_views * num_frames / nullif(fps, 0)) / 3600 AS hours,
         sum(num_bytes)::DOUBLE AS bytes
     FROM these
     GROUP BY stage

@@ -12,8 +12,9 @@ SELECT
     count(*) AS samples,
     coalesce(sum(num_views), 0)::BIGINT AS videos,
     coalesce(sum(num_views * num_frames), 0)::BIGINT AS pictures,
-    coalesce(sum(num_views * num_frames / fps) / 3600, 0) AS hours,
+    coalesce(sum(num_views * num_frames / nullif(fps, 0)) / 3600, 0) AS hours,
     coalesce(sum(num_bytes), 0)::BIGINT AS num_bytes
 FROM packed
 GROUP BY GROUPING SETS ((packed.split), ())
+HAVING count(*) > 0
 ORDER BY packed.split IS NULL, packed.split;

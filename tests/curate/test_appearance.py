@@ -6,7 +6,7 @@ from tests.curate.toys import square, texture
 
 
 def pixels(*colour: int) -> np.ndarray:
-    return np.tile(np.uint8(colour), (100, 1))
+    return np.tile(np.asarray(colour, np.uint8), (100, 1))
 
 
 def test_only_the_object_counts() -> None:

@@ -226,9 +226,7 @@ def settle(page: Any) -> None:
 
 def badge(page: Any, title: str) -> str:
     settle(page)
-    card = page.locator(
-        ".card", has=page.locator(".card-title", has_text=re.compile(f"^{re.escape(title)}$"))
-    )
+    card = page.locator(".card", has=page.locator(".card-title", has_text=re.compile(f"^{re.escape(title)}$")))
     return str(card.locator(".card-verdict").inner_text()).split()[0]
 
 
@@ -409,8 +407,7 @@ def test_clips_of_other_shapes_stand_beside_each_other(open_sheet: Open) -> None
     )
     settle(page)
     sizes = page.evaluate(
-        "[...document.querySelectorAll('.card .player')]"
-        ".map(player => player.clientWidth / player.clientHeight)"
+        "[...document.querySelectorAll('.card .player')].map(player => player.clientWidth / player.clientHeight)"
     )
     assert sizes == [1.0, 2.0, 4.0]
     page.locator(".card", has_text="Still").click()
@@ -440,9 +437,7 @@ def test_the_keyboard_walks_opens_and_closes(open_sheet: Open) -> None:
 
 @pytest.mark.browser
 def test_the_copied_yaml_is_the_preset_format_and_exact(open_sheet: Open) -> None:
-    odd = SheetRule(
-        reason="on", score="a: b", op=">", threshold=1e-7, low=0.0, high=1.0, help='\x85 "é": {#}\n\u2028'
-    )
+    odd = SheetRule(reason="on", score="a: b", op=">", threshold=1e-7, low=0.0, high=1.0, help='\x85 "é": {#}\n\u2028')
     page = open_sheet(menagerie(), rules=(*RULES, odd))
     page.get_by_label("too_still: threshold of motion as a number").fill("0.0123")
     page.locator(".rule", has_text="rigid_only").get_by_role("checkbox").uncheck()
@@ -525,9 +520,7 @@ def test_hostile_text_stays_text(open_sheet: Open) -> None:
     assert titles(page) == [HOSTILE, long]
     assert page.locator("#sidebar").evaluate("sidebar => sidebar.scrollWidth <= sidebar.clientWidth")
     assert page.locator(".rule .reason").first.inner_text() == HOSTILE
-    boxes = page.evaluate(
-        "[...document.querySelectorAll('.card')].map(card => card.scrollWidth <= card.clientWidth)"
-    )
+    boxes = page.evaluate("[...document.querySelectorAll('.card')].map(card => card.scrollWidth <= card.clientWidth)")
     assert boxes == [True, True]
     page.locator(".card").first.click()
     dialog = page.locator("#detail")

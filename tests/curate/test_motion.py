@@ -48,6 +48,12 @@ def test_background_does_not_dilute_the_score_on_the_object() -> None:
     assert measured(large).m == pytest.approx(measured(small).m / 4)
 
 
+def test_the_object_is_where_it_was_and_where_it_is() -> None:
+    white = square([0, 30], colour=(255, 255, 255), side_px=16)
+    # Frame 0 differs nowhere on 256 pixels, frame 1 by a half everywhere on 512.
+    assert measured(white).m_object == pytest.approx(0.25 * 512 / (256 + 512), rel=1e-4)
+
+
 def test_the_score_on_the_object_is_the_same_at_twice_the_resolution() -> None:
     frames = square(SLIDE, colour=(200, 40, 40))
     doubled = frames.repeat(2, axis=1).repeat(2, axis=2)
@@ -119,7 +125,7 @@ def test_ssim_is_the_smaller_of_a_quarter_and_a_half() -> None:
 
 
 def test_ssim_takes_a_loop_of_a_quarter_for_still_and_m_does_not() -> None:
-    """The paper's rule looks at three frames; a wing that beats four times a clip is at the same place in all of them."""
+    """The paper looks at three frames; a wing that beats four times a clip is at the same place in all of them."""
     flapping = square([0, 12] * 8)
     assert ssim_still(flapping, flapping[:1], 0.5) == pytest.approx(1.0)
     assert measured(flapping).m_object > 0.01

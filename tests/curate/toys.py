@@ -3,7 +3,6 @@
 import dataclasses
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cv2
@@ -55,7 +54,8 @@ def square(
     """
     frames = np.zeros((len(steps_px), size_px, size_px, 4), np.uint8)
     top = (size_px - side_px) // 2
-    skin = texture(side_px) if colour is None else np.broadcast_to(np.uint8(colour), (side_px, side_px, 3))
+    plain = np.asarray(colour or (0, 0, 0), np.uint8)
+    skin = texture(side_px) if colour is None else np.broadcast_to(plain, (side_px, side_px, 3))
     for frame, step in zip(frames, steps_px, strict=True):
         left = left_px + step
         frame[top : top + side_px, left : left + side_px, :3] = skin
@@ -67,13 +67,14 @@ def clip_of(
     *, num_views: int = 4, num_frames: int = NUM_FRAMES, size_px: int = SIZE_PX, orbit: bool = False, **values: Any
 ) -> Clip:
     """A clip's row, with cameras that stand round the object, or go round it."""
+    names: tuple[str, ...] = ("orbit", "static")
     if orbit:
         turns = np.stack([look_at_origin(360.0 / num_frames * frame, 15.0, 3.0) for frame in range(num_frames)])
-        c2w, names, num_views = np.stack([turns, turns]), ("orbit", "static"), 2
+        c2w, num_views = np.stack([turns, turns]), 2
     else:
         c2w = np.stack([look_at_origin(360.0 / num_views * view, 15.0, 3.0) for view in range(num_views)])
         names = tuple(f"view_{view:02d}" for view in range(num_views))
-    known = {
+    known: dict[str, Any] = {
         "num_camera_frames": num_frames if orbit else 1,
         "num_views": num_views,
         "num_frames": num_frames,
@@ -97,24 +98,38 @@ def draw(store: Store, clip: Clip, views: Sequence[np.ndarray]) -> Clip:
     return clip
 
 
-@dataclass
 class Root:
     """Tables of a data root, filled row by row; ids are short words."""
 
-    tables: Tables
-    _files: int = 0
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._pending: dict[tuple[type[Record], str], list[Record]] = {}
+        self._num_files = 0
+
+    @property
+    def tables(self) -> Tables:
+        """The tables, with all that was added."""
+        for (record, made_by), rows in self._pending.items():
+            self._tables.write(record, f"{self._num_files:06d}", rows, made_by=made_by, made_from="")
+            self._num_files += 1
+        self._pending = {}
+        return self._tables
 
     def add(self, *rows: Record, made_by: str = "test@1") -> None:
-        """One fragment a row."""
+        """Rows of any tables."""
         for row in rows:
-            self.tables.write(type(row), f"{self._files:06d}", [row], made_by=made_by, made_from=row.row_id)
-            self._files += 1
+            self._pending.setdefault((type(row), made_by), []).append(row)
 
     def add_asset(
         self, asset_id: str, seq: int, family_id: str = "", missing_textures: tuple[str, ...] = (), **values: Any
     ) -> None:
         """An asset that was probed."""
-        known: dict[str, Any] = {"item_id": f"item {seq}", "name": f"{asset_id}.glb", "licence_class": "by", "noai": None}
+        known: dict[str, Any] = {
+            "item_id": f"item {seq}",
+            "name": f"{asset_id}.glb",
+            "licence_class": "by",
+            "noai": None,
+        }
         self.add(
             filled(Asset, **(known | {"asset_id": asset_id, "seq": seq} | values)),
             filled(

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from ingest.licence import LicencePolicy, attribution, class_of, find_claim, parse_claim, url_of
+from ingest.licence import LicencePolicy, attribution, class_of, url_of
+from ingest.licence_claims import parse_claim
 from ingest.refused import Refused
 from tests.ingest.tiny import item
 
@@ -45,28 +46,6 @@ from tests.ingest.tiny import item
 def test_a_claim_becomes_spdx_and_a_class(claim: str, spdx: str, licence_class: str | None) -> None:
     assert parse_claim(claim) == spdx
     assert class_of(spdx) == licence_class
-
-
-@pytest.mark.parametrize(
-    "claim", ["", "free", "CC BY but ask me first", "MIT AND", "(", "unknown", "2020 John", "x" * 1000, "CC-BY-4.0,MIT"]
-)
-def test_what_is_not_a_licence_stays_unknown(claim: str) -> None:
-    assert parse_claim(claim) == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "spdx"),
-    [
-        ("CC-BY 4.0 Model by PixelMannen https://opengameart.org/content/fox", "CC-BY-4.0"),
-        ("# MIT License\n\nCopyright (c) 2020 somebody", "MIT"),
-        ("SPDX-License-Identifier: CC0-1.0\nMIT License", "CC0-1.0"),
-        ("Creative Commons Attribution 4.0 International", "CC-BY-4.0"),
-        ("models: CC-BY 4.0, textures: CC-BY-NC 4.0", ""),
-        ("Copyright 2020", ""),
-    ],
-)
-def test_a_text_gives_its_one_licence(text: str, spdx: str) -> None:
-    assert find_claim(text) == spdx
 
 
 ADMITTED = {

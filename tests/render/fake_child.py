@@ -55,6 +55,7 @@ def obey(order: dict[str, Any], message_id: int, path: str) -> dict[str, Any]:  
     elif do == "segfault_unless_first" and num_loads > 1:
         os.kill(os.getpid(), signal.SIGSEGV)
     elif do == "exit":
+        print(order.get("detail"), file=sys.stderr)
         sys.exit(3)
     elif do == "eat":
         hoard = []
@@ -71,7 +72,7 @@ def obey(order: dict[str, Any], message_id: int, path: str) -> dict[str, Any]:  
         say({"id": message_id + 1, "ok": {}})
         time.sleep(60)
     elif do == "refuse":
-        return {"id": message_id, "error": {"reason": "import_failed", "detail": "no such mesh"}}
+        return {"id": message_id, "error": {"reason": "import_failed", "detail": order.get("detail", "no such mesh")}}
     elif do == "try":
         detail = json.dumps({name: attempt(name, argument) for name, argument in order["what"].items()})
         return {"id": message_id, "error": {"reason": "import_failed", "detail": detail}}

@@ -33,7 +33,7 @@ def action(name: str, start_s: float, end_s: float, **order: Any) -> dict[str, A
 def probe(**changes: Any) -> Probe:
     """What Blender might find in an asset."""
     values: dict[str, Any] = {
-        "asset_id": "a", "blob": "blobs/a.glb", "format": "glb", "main_file": "", "name": "toy.glb",
+        "asset_id": "a", "blob": "blobs/a.glb", "format": "glb", "main_file": "",
         "blender_version": "4.5", "num_actions": 1, "num_vertices": 8, "num_triangles": 12, "num_objects": 1,
         "num_materials": 0, "num_images": 0, "missing_textures": (), "family_id": "f", "scene_fps": 24.0,
     }  # fmt: skip

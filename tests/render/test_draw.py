@@ -95,7 +95,7 @@ def test_a_failure_costs_the_clip(stage: Render, store: Store, order: dict[str, 
     bad = plan_for(store, **order)
     (row,) = stage.process(bad)
     assert isinstance(row, Rejected)
-    assert (row.rejected_id, row.reason, row.name) == (bad.clip_id, reason, "toy.glb: action 0")
+    assert (row.rejected_id, row.reason, row.name) == (bad.clip_id, reason, f"{bad.blob}: action 0")
     assert not store.list_files("clips")
     clip_of(stage, plan_for(store))
 

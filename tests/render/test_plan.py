@@ -55,7 +55,7 @@ def test_a_refusal_names_the_animation_the_number_and_the_limit() -> None:
     assert isinstance(row, Rejected)
     assert row.rejected_id == animation(3).animation_id
     assert row.detail == "travel 5.00 > 3.0"
-    assert row.name == "toy.glb: action 3"
+    assert row.name == "blobs/a.glb: action 3"
 
 
 def test_every_animation_ends_as_a_plan_or_a_refusal() -> None:
@@ -131,7 +131,7 @@ def test_a_plan_says_what_its_rig_needs(rig: str) -> None:
     assert row.num_views == {"mv16": 16, "ortho4": 4, "front": 1, "random": 8}.get(rig, 2)
     assert np.isfinite([row.azimuth_deg, row.elevation_deg]).all()
     assert json.loads(row.settings)["quality"] == {"denoise": "fast", "samples": 32}
-    assert (row.blob, row.format, row.name) == ("blobs/a.glb", "glb", "toy.glb")
+    assert (row.blob, row.format) == ("blobs/a.glb", "glb")
 
 
 def test_inputs_are_the_assets_with_their_animations_in_order() -> None:

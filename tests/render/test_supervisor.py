@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import logging
@@ -20,7 +21,7 @@ from pipeline.storage import Store
 from render import scratch, supervisor
 from render.protocol import BadAsset, Draw
 from render.scratch import Scratch
-from render.supervisor import BlenderChild, BlenderKilled, BlenderSettings, BlenderUnavailable, child_for, close_child
+from render.supervisor import BlenderChild, BlenderSettings, BlenderUnavailable, MachineFault, child_for, close_child
 
 HERE = Path(__file__).parent
 
@@ -31,7 +32,7 @@ def stored(store: Store, content: bytes, *, main_file: str = "", suffix: str = "
     store.write_bytes(blob, content)
     return Probe(
         asset_id=content_id(content.hex(), main_file, suffix), blob=blob, format=suffix, main_file=main_file,
-        name="toy", blender_version="", num_actions=0, num_vertices=0, num_triangles=0, num_objects=0, num_materials=0,
+        blender_version="", num_actions=0, num_vertices=0, num_triangles=0, num_objects=0, num_materials=0,
         num_images=0, missing_textures=(), family_id="", scene_fps=24.0,
     )  # fmt: skip
 
@@ -212,9 +213,15 @@ def test_a_child_killed_by_others_is_no_fault_of_the_asset(make_child: MakeChild
     child.load(asset(store), store)
     pid = child.pid or 0
     threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
-    with pytest.raises(BlenderKilled, match="SIGKILL"):
+    with pytest.raises(MachineFault, match="SIGKILL"):
         child.load(asset(store, "hang"), store)
     assert child.load(asset(store), store).num_vertices == 3
+
+
+@pytest.mark.parametrize("how", ["refuse", "exit"])
+def test_a_full_disk_is_no_fault_of_the_asset(make_child: MakeChild, store: Store, how: str) -> None:
+    with pytest.raises(MachineFault, match="no room"):
+        make_child().load(asset(store, how, detail=os.strerror(errno.ENOSPC)), store)
 
 
 def test_an_interpreter_that_is_not_there_is_a_fault_of_the_machine() -> None:

@@ -69,7 +69,7 @@ def test_order_and_number_of_commits_do_not_matter(packed: Tables, tmp_path: Pat
     assert index(other) == index(packed)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_streaming_gives_the_same_as_packing_at_the_end(packed: Tables, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     tables, packer = fresh(tmp_path, "streamed", []), None
@@ -103,7 +103,7 @@ def test_packing_again_writes_nothing(packed: Tables) -> None:
     assert inodes(packed) == before
 
 
-@pytest.mark.parametrize("die_at", [1, 2, 5, 9])
+@pytest.mark.parametrize("die_at", [1, 5, 9])
 def test_killed_while_writing_leaves_no_half_shard_and_resumes(
     packed: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, die_at: int
 ) -> None:
@@ -119,7 +119,7 @@ def test_killed_while_writing_leaves_no_half_shard_and_resumes(
     assert index(tables) == index(packed)
 
 
-@pytest.mark.parametrize("die_at", [1, 2, 4, 7])
+@pytest.mark.parametrize("die_at", [1, 3, 7])
 def test_killed_between_tar_and_index_resumes(
     packed: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, die_at: int
 ) -> None:

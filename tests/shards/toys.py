@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.cameras import look_at_origin, pinhole
 from pipeline.media import encode_strip, strip_name
@@ -60,7 +61,7 @@ class Toy:
         return hashlib.sha256(f"asset {self.seq} {self.name}".encode()).hexdigest()
 
 
-def shape_frames(seed: int, num_frames: int = NUM_FRAMES, size_px: int = SIZE_PX) -> np.ndarray:
+def shape_frames(seed: int, num_frames: int = NUM_FRAMES, size_px: int = SIZE_PX) -> npt.NDArray[np.uint8]:
     """A coloured disc that moves over nothing. Shape (frame, height, width, 4), uint8."""
     rng = np.random.default_rng(seed)
     colour, start, step = rng.integers(40, 255, 3), rng.uniform(8, 12, 2), rng.uniform(-1.5, 1.5, 2)
@@ -129,7 +130,7 @@ def _animation_rows(toy: Toy, action: int) -> list[Record]:
     c2w = np.stack([look_at_origin(azimuth, 15.0, 3.0) for azimuth in azimuths])
     plan = filled(
         ClipPlan, clip_id=clip_id, animation_id=animation_id, asset_id=toy.asset_id,
-        name=f"toys/{toy.seq}.glb", action_index=action, action_name=animation.action_name, start_s=0.0,
+        action_index=action, action_name=animation.action_name, start_s=0.0,
         duration_s=2.0, action_duration_s=2.5, looped=False, rig="toy", quality="draft", size_px=SIZE_PX,
         num_views=NUM_VIEWS, num_frames=NUM_FRAMES, fps=8.0, seed=1, azimuth_deg=0.0, elevation_deg=15.0,
         settings='{"samples":16}',
@@ -157,25 +158,25 @@ def _animation_rows(toy: Toy, action: int) -> list[Record]:
 
 
 def commit(tables: Tables, toys: Iterable[Toy], *, skip: Sequence[type[Record]] = ()) -> None:
-    """Write the rows of assets, one fragment a table and asset, and the clips' files."""
+    """Write the rows of assets, one fragment a table and asset, and the clips' files; decisions stand in one file."""
+    decisions = {row.clip_id: row for row in tables.rows(Decision)}
     for toy in toys:
         by_type: dict[type[Record], list[Record]] = {}
         for row in rows_of(toy):
             if type(row) not in skip:
                 by_type.setdefault(type(row), []).append(row)
+        decisions |= {row.clip_id: row for row in by_type.pop(Decision, []) if isinstance(row, Decision)}
         for record, rows in by_type.items():
             fragment = f"toy-{content_id(toy.asset_id)}"
             tables.write(record, fragment, rows, made_by="toy@1", made_from=toy.asset_id)
+        actions = {row.animation_id: row.action_index for row in by_type[Animation] if isinstance(row, Animation)}
         for clip in by_type.get(Clip, []):
             assert isinstance(clip, Clip)
-            action = next(
-                row.action_index
-                for row in by_type[Animation]
-                if isinstance(row, Animation) and row.animation_id == clip.animation_id
-            )
             for view in range(NUM_VIEWS):
-                path = f"{clip.folder}/{strip_name(view)}"
-                tables.store.write_bytes(path, strip(toy.seq * 100 + action * 10 + view))
+                content = strip(toy.seq * 100 + actions[clip.animation_id] * 10 + view)
+                tables.store.write_bytes(f"{clip.folder}/{strip_name(view)}", content)
+    if decisions:
+        tables.write(Decision, "current", list(decisions.values()), made_by="toy@1", made_from="")
 
 
 def shard_bytes(tables: Tables) -> dict[str, bytes]:
