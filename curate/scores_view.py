@@ -12,6 +12,8 @@ from typing import Literal
 import duckdb
 
 from curate.duplicates import provide_duplicates
+from pipeline.records import ImageMotion
+from pipeline.storage import Store
 from pipeline.tables import Tables
 
 Source = Literal["image_motion", "visibility", "appearance", "animations", "probes", "duplicates"]
@@ -99,10 +101,31 @@ class Scope:
         return f"(FROM {self.table('clips')}{late})"
 
     def scored_sql(self) -> str:
-        """SQL of the ids of all clips that are judged."""
+        """SQL of the ids of all clips that are judged, each once."""
         rendered = f" SEMI JOIN {self.table('clips')} AS rendered USING (clip_id)" if self.rendered_by else ""
         late = "" if self.up_to_seq is None else " ANTI JOIN late USING (clip_id)"
-        return f"SELECT clip_id FROM {self.table('image_motion')}{rendered}{late}"
+        return (
+            f"SELECT clip_id FROM {self.table('image_motion')} ANTI JOIN recent USING (clip_id){rendered}{late} "
+            f"UNION ALL SELECT clip_id FROM recent{rendered}{late}"
+        )
+
+    def find_recent(self, con: duckdb.DuckDBPyConnection, store: Store) -> None:
+        """Make the temporary table `recent` of the clips whose scores stand outside the largest file of the table.
+
+        A row may stand in two files: while another process merges, or after a crash until the next merge. In one file
+        it stands once. So it is enough to compare the few ids of the small files with the rest, at a third of the
+        cost of grouping all.
+        """
+        files = store.list_files(f"tables/{ImageMotion.table}", ".parquet")
+        small = sorted(files, key=store.size)[:-1]
+        con.execute("CREATE TEMP TABLE recent (clip_id VARCHAR)").fetchall()
+        if small:
+            paths = [store.path(file) for file in small]
+            listed = ", ".join(_quoted(path if store.is_local else store.fs.unstrip_protocol(path)) for path in paths)
+            made_by = f"WHERE made_by = {_quoted(self.scored_by)}" if self.scored_by else ""
+            con.execute(
+                f"INSERT INTO recent SELECT DISTINCT clip_id FROM read_parquet([{listed}]) {made_by}"
+            ).fetchall()
 
     def find_late(self, con: duckdb.DuckDBPyConnection) -> None:
         """Make the temporary table `late` of the clips whose assets come too late, or are not known yet."""
@@ -146,6 +169,7 @@ def connect_scores(
     """
     with tables.connect() as con:
         scope.check(con)
+        scope.find_recent(con, tables.store)
         scope.find_late(con)
         if any(SCORES[name].source == "duplicates" for name in scores):
             provide_duplicates(
@@ -179,7 +203,7 @@ def scores_query(names: Iterable[str] = tuple(SCORES), scope: Scope | None = Non
         joins.append(f"LEFT JOIN ({unique}) AS {source} USING ({key})")
     columns = [f"coalesce({name}, 0.0) AS {name}" if SCORES[name].source == "duplicates" else name for name in wanted]
     chosen = f" SEMI JOIN {among} USING (clip_id)" if among else ""
-    scored = f"SELECT DISTINCT clip_id FROM ({scope.scored_sql()}){chosen}"
+    scored = f"SELECT clip_id FROM ({scope.scored_sql()}){chosen}"
     ids = f"SELECT DISTINCT ON (clip_id) clip_id, animation_id, asset_id FROM {scope.table('clips')}"
     return (
         f"SELECT {', '.join(['clip_id', *columns])} FROM ({scored}) LEFT JOIN ({ids}) USING (clip_id) {' '.join(joins)}"

@@ -1,4 +1,6 @@
 """Kept clips -> WebDataset shards with their index, cards, attribution and statistics.
 
-Reads `clips`, `decisions`, `assets` and the clips' files; writes `samples`, `shards/` and the cards beside them.
+Reads `clips`, `decisions`, `animations`, `assets`, `probes`, `image_motion` and the clips' files; writes the tables
+`samples` and `shards`, and the folder `shards/`, which can be published as it is. Whether a clip is worth keeping is
+left to curation.
 """

@@ -83,12 +83,16 @@ class Facts:
         figures = rows(con, files("shards").joinpath("stats", "splits.sql").read_text("utf-8"))
         by_split = {row["split"]: row for row in figures}
         shapes = """
-            SELECT rig, num_views, num_frames, width, height, fps, count(*) AS num_samples
+            SELECT
+                rig, num_views, num_frames, width, height, min(fps) AS least_fps, max(fps) AS most_fps,
+                count(*) AS num_samples
             FROM clips_full WHERE shard IS NOT NULL GROUP BY ALL
-            ORDER BY num_samples DESC, rig, num_views, num_frames, width, height, fps"""
+            ORDER BY num_samples DESC, rig, num_views, num_frames, width, height"""
         made_with = """
-            SELECT list_sort(list(DISTINCT blender_version)) AS blender, list_sort(list(DISTINCT preset)) AS presets,
-                list_sort(list(DISTINCT checked_on) FILTER (checked_on != '')) AS checked
+            SELECT
+                coalesce(list_sort(list(DISTINCT blender_version)), []) AS blender,
+                coalesce(list_sort(list(DISTINCT preset) FILTER (preset IS NOT NULL)), []) AS presets,
+                coalesce(list_sort(list(DISTINCT checked_on) FILTER (checked_on != '')), []) AS checked
             FROM clips_full WHERE shard IS NOT NULL"""
         places = """
             SELECT licence_class, split, count(*) AS num_shards, sum(num_samples) AS num_samples
@@ -204,8 +208,9 @@ def _figures(facts: Facts) -> str:
     lines += ["", "| rig | views | frames | size | frames/s | samples |", "|---|---:|---:|---:|---:|---:|"]
     for shape in facts.shapes:
         size = f"{shape['width']} × {shape['height']}"
+        rates = " – ".join(dict.fromkeys(f"{shape[name]:.3g}" for name in ("least_fps", "most_fps")))
         lines.append(
-            f"| {shape['rig']} | {shape['num_views']} | {shape['num_frames']} | {size} | {shape['fps']:g} "
+            f"| {shape['rig']} | {shape['num_views']} | {shape['num_frames']} | {size} | {rates} "
             f"| {shape['num_samples']:,} |"
         )
     return "\n".join(lines)
@@ -249,7 +254,8 @@ def _licence_section(facts: Facts) -> str:
 def _loading(facts: Facts) -> str:
     """Three ways to read it. The tests run them as they stand here, inside the published folder."""
     config = facts.classes[0]
-    split = next(place["split"] for place in facts.places if place["licence_class"] == config)
+    there = {place["split"] for place in facts.places if place["licence_class"] == config}
+    split = next(split for split in SPLITS if split in there)
     return f'''## How to load it
 
 Run from inside this folder, wherever it was downloaded to. In a loop, with `webdataset`:
@@ -352,7 +358,7 @@ them was measured on the deformed mesh, and those that move were rendered with B
 the rig. Which clips are kept was decided by the preset {presets}. Every setting is in the records; with the ids it is
 enough to make the same files again.
 
-Cameras: {CONVENTION}."""
+Conventions: {CONVENTION}."""
 
 
 def _limits(settings: CardSettings) -> str:

@@ -119,6 +119,8 @@ def print_query(
         ValueError: DuckDB does not like the query.
     """
     console = console or Console()
+    if not sql.strip().strip(";"):
+        raise ValueError("the query is empty")
     try:
         result = con.execute(sql)
         names = [column[0] for column in result.description or []]
@@ -286,8 +288,8 @@ def _licence_table(con: duckdb.DuckDBPyConnection) -> Table:
     for licence_class, spdx, *numbers, num_bytes in con.execute(query_text("licences")).fetchall():
         reference = published.pop(licence_class, None)
         table.add_row(
-            licence_class,
-            spdx,
+            Text(licence_class),
+            Text(spdx),
             *(f"{number:,}" for number in numbers),
             size_in_words(num_bytes),
             f"~{reference:,}" if reference else "",

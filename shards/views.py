@@ -34,6 +34,7 @@ class Shard(Record):
 
 
 TABLES: tuple[type[Record], ...] = (*RECORDS, Shard)
+"""Every table of a data root."""
 
 
 @contextlib.contextmanager

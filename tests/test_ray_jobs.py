@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,13 @@ from tests.conftest import REPOSITORY
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.blender, pytest.mark.slow]
 BIN = Path(sys.executable).parent
+ENVIRONMENT = {
+    **os.environ,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": uuid.uuid4().hex,
+}
 LOOK = ["--rig", "front", "--quality", "preview", "--size_px", "48", "--max_animations", "1"]
 
 
@@ -37,20 +45,19 @@ class Cluster:
     second: subprocess.Popen[bytes]
 
     def submit(self, *command: str, timeout_s: float = 500) -> str:
+        submit = [BIN / "ray", "job", "submit", "--address", self.dashboard, "--working-dir", "."]
         done = subprocess.run(
-            [BIN / "ray", "job", "submit", "--address", self.dashboard, "--working-dir", ".", "--", sys.executable, "-m",
-             *command],
-            cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout_s, check=False,
+            [*submit, "--", sys.executable, "-m", *command],
+            cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
         return done.stdout
 
 
 def start_node(*arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [BIN / "ray", "start", "--block", "--node-ip-address", "127.0.0.1", *arguments],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -64,7 +71,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         f"--temp-dir={temp}", "--object-store-memory=100000000",
     )  # fmt: skip
     wait_for_port(dashboard)
-    second = start_node(f"--address=127.0.0.1:{port}", "--num-cpus=2", "--object-store-memory=100000000")
+    # Nodes of one machine would share the unpacked working directory, and one would delete it under the other's job.
+    second = start_node(
+        f"--address=127.0.0.1:{port}", "--num-cpus=2", "--object-store-memory=100000000", f"--temp-dir={temp}-2"
+    )  # fmt: skip
     yield Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", temp, second)
     for node in (second, head):
         node.terminate()
@@ -107,7 +117,9 @@ def test_the_work_of_a_node_that_dies_moves_over(cluster: Cluster, few_samples: 
     data = str(tmp_path / "data")
     command = [BIN / "ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--", sys.executable]
     command += ["-m", "pipeline", "build", str(few_samples), "--data", data, "--workers", "2", *LOOK]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as job:
         deadline = time.monotonic() + 200
         while not list(Path(data).glob("clips/*/*")) and time.monotonic() < deadline:
             time.sleep(0.3)

@@ -4,9 +4,9 @@ What counts as one animation:
 
 - glTF: all NLA tracks of one name, over all data-blocks. The importer makes one such name per glTF animation.
 - FBX: one take, over all data-blocks.
-- .blend: first, NLA tracks of one name, as with glTF, if somebody gave them that name. Then, the actions that were active
-  when the file was saved: together they are one animation. Then every other action, on the data-block where it lies in
-  an NLA track, or whose slot, name or bones it fits.
+- .blend: first, NLA tracks of one name, as with glTF, if somebody gave them that name. Then, the actions that were
+  active when the file was saved: together they are one animation. Then every other action, on the data-block where it
+  lies in an NLA track, or whose slot, name or bones it fits.
 - USD and Alembic, and a .blend without actions: `timeline`, all that is sampled in time, over the scene's range.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import bpy
 
+from render.blender.evaluating import LAST_FRAME
 from render.blender.gltf import animation_names
 from render.blender.importing import OpenFile
 from render.protocol import Action
@@ -25,7 +26,8 @@ Block = Any
 """A data-block that can be animated: an object, a shape key, a material's node tree."""
 
 _COLLECTIONS = (
-    "objects", "shape_keys", "meshes", "armatures", "curves", "lattices", "metaballs", "materials", "node_groups", "textures",
+    "objects", "shape_keys", "meshes", "armatures", "curves", "lattices", "metaballs", "materials", "node_groups",
+    "textures",
 )  # fmt: skip
 _BONE = re.compile(r'^pose\.bones\["((?:[^"\\]|\\.)*)"\]')
 _CUSTOM = re.compile(r'^(.*)\["((?:[^"\\]|\\.)*)"\]$')
@@ -132,9 +134,18 @@ def _find_animations(file: OpenFile, blocks: list[Block]) -> list[Animation]:
 
 
 def _animation(name: str, bindings: list[Binding], fps: float) -> Animation:
-    ranges = [tuple(binding.action.frame_range) for binding in bindings]
+    ranges = [_range_of(binding) for binding in bindings]
     start, end = min(start for start, _ in ranges), max(end for _, end in ranges)
     return Animation(name=name, start_s=start / fps, end_s=end / fps, bindings=tuple(bindings))
+
+
+def _range_of(binding: Binding) -> tuple[float, float]:
+    """First and last frame. Blender cuts an action's range off where its timeline ends; its curves know better."""
+    start, end = binding.action.frame_range
+    if end < LAST_FRAME:
+        return start, end
+    ranges = [curve.range() for curve in _curves(binding.action, binding.slot)]
+    return min([start, *(low for low, _ in ranges)]), max([end, *(high for _, high in ranges)])
 
 
 def _by_track(blocks: list[Block], unnamed_too: bool) -> dict[str, list[Binding]]:
@@ -173,9 +184,9 @@ def _by_take(blocks: list[Block]) -> dict[str, list[Binding]]:
                     if slot.name_display == block.name
                 ]
     for take, binding in sorted(found, key=lambda pair: -len(pair[0])):
-        if len(binding.action.name.encode()) >= _LONGEST_NAME:
-            take = next((name for name in groups if name.startswith(take)), take)
-        groups.setdefault(take, []).append(binding)
+        cut_off = len(binding.action.name.encode()) >= _LONGEST_NAME
+        whole = next((name for name in groups if name.startswith(take)), take) if cut_off else take
+        groups.setdefault(whole, []).append(binding)
     return dict(sorted(groups.items()))
 
 
@@ -207,9 +218,7 @@ def _fitting(action: Any, blocks: list[Block]) -> list[Binding]:
     """For each slot the data-block it was stashed on, is named after, or whose bones or keys it moves."""
     bindings = []
     for slot in action.slots:
-        block = (
-            _stashed_on(action, blocks) or _named_like(slot, blocks) or _owner_of_bones(action, slot) or None
-        )
+        block = _stashed_on(action, blocks) or _named_like(slot, blocks) or _owner_of_bones(action, slot) or None
         if block and _type_of(block) == slot.target_id_type:
             bindings.append(Binding(block=block, action=action, slot=slot))
     return bindings

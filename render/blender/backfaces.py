@@ -1,8 +1,8 @@
 """Faces that are not to be seen from behind. Cycles knows no such thing, so the material is told.
 
 Besides curtains and capes there is one common use: a toon outline is a shell around the character, turned inside out.
-From a camera one sees through its near side and the rest of it stands out as a rim. Light has to see through all of it, or
-it is night inside.
+From a camera one sees through its near side and the rest of it stands out as a rim. Light has to see through all of
+it, or it is night inside.
 """
 
 from collections.abc import Iterable
@@ -95,4 +95,3 @@ def _faces_of(mesh: Any, matrix: Floats) -> tuple[Floats, Floats, np.ndarray]:
     linear = matrix[:3, :3]
     cofactors = np.linalg.det(linear) * np.linalg.pinv(linear).T
     return centres.reshape(-1, 3) @ linear.T + matrix[:3, 3], weighted @ cofactors.T, slots
-

@@ -26,14 +26,14 @@ FILTER_WIDTH_PX = 1.5
 CROP_MARGIN_PX = 2
 """Around the projected box: the pixel filter spreads by half its width."""
 COMFORT = (1e-4, 1e5)
-"""Radii in Blender's units within which single precision does not show; wider than the importer's, so hardly ever left."""
+"""Radii in Blender's units at which single precision does not show; wider than the importer's, so hardly ever left."""
 FAR_OFF = 1e3
 """Radii between the origin and the object at which it begins to show."""
 
 SUNS: tuple[tuple[str, float, float, float, float], ...] = (
-    ("key", -40.0, 50.0, 2.4, 10.0),
-    ("fill", 75.0, 25.0, 1.1, 10.0),
-    ("rim", 180.0, 40.0, 1.6, 10.0),
+    ("key", -40.0, 50.0, 2.3, 10.0),
+    ("fill", 75.0, 25.0, 1.2, 10.0),
+    ("rim", 190.0, 40.0, 1.9, 10.0),
 )
 """Name, azimuth and elevation in degrees as with cameras, strength in W/m2, angular diameter in degrees."""
 
@@ -73,9 +73,7 @@ def frame_all(evaluator: Evaluator, topology: Topology, times_s: list[float]) ->
     return Framing(scale=scale, centre=centre, shapes=world)
 
 
-def draw(
-    evaluator: Evaluator, topology: Topology, request: Draw, on_image: Callable[[int, int], None]
-) -> Drawn:
+def draw(evaluator: Evaluator, topology: Topology, request: Draw, on_image: Callable[[int, int], None]) -> Drawn:
     """Render all views and frames into the request's folder. The animation is bound already.
 
     Args:
@@ -92,7 +90,10 @@ def draw(
     pictures = _plan(request, evaluator.fps)
     num_files = sum(len(picture.paths) for picture in pictures)
     outside_px, draw_s, done = 0.0, 0.0, 0
-    with tempfile.TemporaryDirectory() as scratch, _Studio(evaluator.stage, evaluator.factor, request, framing, scratch) as studio:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _Studio(evaluator.stage, evaluator.factor, request, framing, scratch) as studio,
+    ):
         frame = None
         for picture in pictures:
             if picture.frame != frame:
@@ -232,7 +233,8 @@ class _Studio:
         render.border_min_x, render.border_max_x = (left + 0.25) / size, min(1.0, (right + 0.25) / size)
         render.border_min_y, render.border_max_y = (size - bottom + 0.25) / size, min(1.0, (size - top + 0.25) / size)
         render.filepath = os.path.join(self.scratch, "picture.tga")
-        with bpy.context.temp_override(scene=self.stage):  # named as an argument, it would take on the other scene's frame
+        # Named as an argument of the operator, the stage would take on the other scene's frame.
+        with bpy.context.temp_override(scene=self.stage):
             bpy.ops.render.render(write_still=True)
         return read_tga(render.filepath)
 

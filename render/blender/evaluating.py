@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from render.blender import motion
+from render.blender.importing import FARTHEST
 from render.blender.motion import Floats
 from render.protocol import BadAsset
 
@@ -63,14 +64,14 @@ class Snapshot:
     """The geometry at one frame, in the asset's own space."""
 
     parts: list[Floats]
-    """Vertices of each drawn instance, shape (point, 3); those that belong to a face, if the topology is the known one."""
+    """Vertices of each drawn instance, shape (point, 3); only those of faces, if the topology is the known one."""
     same: bool
     """The topology is the known one."""
 
     @property
     def finite(self) -> bool:
-        """All coordinates are numbers."""
-        return all(np.isfinite(part).all() for part in self.parts)
+        """All coordinates are numbers of some sense."""
+        return all((np.abs(part) < FARTHEST).all() for part in self.parts)
 
     def visible(self) -> Floats:
         """The vertices that take part in framing. Shape (point, 3).
@@ -113,7 +114,7 @@ class Evaluator:
             BadAsset: There are no faces.
         """
         signature, used, edges, num_points, num_triangles = [], [], [], 0, 0
-        for name, thing, mesh, _ in self.instances():
+        for name, _, mesh, _ in self.instances():
             corner_vertices = np.empty(len(mesh.loops), dtype=np.int32)
             mesh.loops.foreach_get("vertex_index", corner_vertices)
             in_face = np.zeros(len(mesh.vertices), dtype=bool)
@@ -155,7 +156,10 @@ class Evaluator:
 
     def track(self, topology: Topology, times_s: list[float]) -> Track:
         """The geometry at the given times, each evaluated once."""
-        boxes, points, lengths, same = [], [], [], True
+        boxes: list[Floats] = []
+        points: list[Floats] = []
+        lengths: list[Floats] = []
+        same = True
         seen: dict[tuple[int, float], int] = {}
         for time_s in times_s:
             key = frame_of(time_s, self.fps)

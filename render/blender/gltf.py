@@ -6,7 +6,6 @@ Its functions are changed while it runs, since no option reaches these places.
 import contextlib
 import importlib
 import json
-import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,10 +41,8 @@ def animation_names(path: str) -> list[str]:
     try:
         with open(path, "rb") as file:
             head = file.read(20)
-            if head[:4] == b"glTF":
-                text = file.read(struct.unpack_from("<I", head, 12)[0])
-            else:
-                text = head + file.read()
+            is_binary = head[:4] == b"glTF"
+            text = file.read(struct.unpack_from("<I", head, 12)[0]) if is_binary else head + file.read()
         animations = json.loads(text).get("animations", [])
         return [str(entry.get("name") or f"Anim_{index}") for index, entry in enumerate(animations)]
     except (OSError, ValueError, AttributeError, struct.error):
@@ -106,12 +103,12 @@ def _mend_skin(gltf: Any, skin: Any) -> None:
             near = next((bone for bone in _ancestors(gltf, joint) if bone in good), good[0])
             to_joint = np.linalg.inv(_world(gltf, joint, worlds)) @ _world(gltf, near, worlds)
             inverse_binds[joint] = to_joint @ inverse_binds[near]
-    for joint in inverse_binds:
+    for joint, inverse_bind in inverse_binds.items():
         bone = gltf.vnodes[joint]
         parent = inverse_binds.get(bone.parent)
         if parent is None and gltf.vnodes[bone.parent].type == type(bone).Bone:
             continue  # a bone that is no joint of this skin: the importer takes the default pose
-        local = (np.eye(4) if parent is None else parent) @ np.linalg.inv(inverse_binds[joint])
+        local = (np.eye(4) if parent is None else parent) @ np.linalg.inv(inverse_bind)
         place, turn, _ = Matrix(local.tolist()).decompose()
         bone.bind_trans, bone.bind_rot = place, turn
         bone.editbone_trans, bone.editbone_rot = Vector(place), Quaternion(turn)

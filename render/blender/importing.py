@@ -4,8 +4,10 @@ The stage is a fresh scene that shows what the file shows in a final render. Not
 (world, compositor, motion blur, output nodes) takes part, and none of its scripts runs.
 """
 
+import glob
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,8 @@ MAX_SUBDIVISION = 2
 """Levels of a subdivision surface; each one quadruples the faces."""
 
 _NOT_DRAWN = {"ARMATURE", "CAMERA", "GPENCIL", "GREASEPENCIL", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
+FARTHEST = 1e25
+"""Coordinates beyond are not taken for numbers: single precision ends at 3e38, and lengths are squared."""
 COMFORT = (1e-3, 1e4)
 """Sizes in Blender's units at which single precision does not show, with room for what moves."""
 
@@ -121,9 +125,29 @@ def _then_play_nothing(read_animations: Callable[..., Any]) -> Callable[..., Any
 
 
 def _import_usd(path: str) -> set[str]:
-    return set(
-        bpy.ops.wm.usd_import(filepath=path, import_cameras=False, import_lights=False, create_world_material=False)
+    result = bpy.ops.wm.usd_import(
+        filepath=path, import_cameras=False, import_lights=False, create_world_material=False
     )
+    rate = _usd_rate(path)
+    render = bpy.context.scene.render
+    render.fps = math.ceil(rate)
+    render.fps_base = render.fps / rate
+    return set(result)
+
+
+def _usd_rate(path: str) -> float:
+    """Frames a second. The importer takes time codes for frames, and leaves the scene at its own rate (4.5.15)."""
+    bundled = os.path.join(bpy.utils.resource_path("LOCAL"), "python", "lib", "*", "site-packages")
+    for folder in glob.glob(bundled):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    try:
+        from pxr import Sdf  # type: ignore[import-not-found]
+
+        rate = float(Sdf.Layer.FindOrOpen(path).timeCodesPerSecond)
+    except (ImportError, AttributeError, RuntimeError):
+        return 24.0  # what a file means that says nothing
+    return rate if 0.01 <= rate <= 10_000 else 24.0
 
 
 def _import_blend(path: str) -> set[str]:
@@ -217,7 +241,7 @@ def _to_comfort(stage: Any) -> float:
     that refer to the world.
     """
     size = max((_size(thing) for thing in stage.objects if thing.type == "MESH"), default=0.0)
-    if not math.isfinite(size) or size == 0.0 or COMFORT[0] <= size <= COMFORT[1]:
+    if not 0.0 < size < FARTHEST or COMFORT[0] <= size <= COMFORT[1]:
         return 1.0
     factor = 2.0 ** -round(math.log2(size))
     parent_all(stage, "resized").scale = (factor,) * 3
@@ -249,7 +273,8 @@ def _size(thing: Any) -> float:
     thing.data.vertices.foreach_get("co", positions)
     size = float(np.ptp(positions.reshape(-1, 3).astype(np.float64), axis=0).max()) if len(positions) else 0.0
     while thing:
-        size *= max(abs(value) for value in thing.scale) * max(abs(row[i]) for row in thing.matrix_parent_inverse for i in range(3))
+        inverse = np.array(thing.matrix_parent_inverse)
+        size *= max(abs(value) for value in thing.scale) * float(np.abs(inverse[:3, :3]).max())
         thing = thing.parent
     return size
 

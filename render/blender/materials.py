@@ -137,22 +137,23 @@ def _show_vertex_colours(material: Any, wearers: list[Any]) -> None:
 
 def _undo_inverted_opacity(materials: list[Any]) -> None:
     """Many FBX files state their opacity upside down. Nobody makes all of an asset invisible on purpose."""
-    if all(_opacity(material) == 0.0 for material in materials):
-        for material in materials:
-            _surface(material).node.inputs["Alpha"].default_value = 1.0
+    sockets = [_opacity_socket(material) for material in materials]
+    if all(socket and socket.default_value == 0.0 for socket in sockets):
+        for socket in sockets:
+            socket.default_value = 1.0
 
 
 def is_ghost(thing: Any) -> bool:
     """An object that can hardly be seen, such as a collision box: no part in framing."""
-    materials = [slot.material for slot in thing.material_slots]
-    return bool(materials) and all(_opacity(material) < GHOST for material in materials)
+    sockets = [_opacity_socket(slot.material) for slot in thing.material_slots]
+    return bool(sockets) and all(socket and socket.default_value < GHOST for socket in sockets)
 
 
-def _opacity(material: Any) -> float:
-    """The material's own constant opacity; 1 if it has a texture for it, or animates."""
+def _opacity_socket(material: Any) -> Any:
+    """Where the material states one opacity for all of it; None if it has a texture for that, or animates."""
     surface = _surface(material) if material and material.use_nodes else None
     alpha = surface.node.inputs.get("Alpha") if surface else None
-    return float(alpha.default_value) if alpha and not alpha.links and not _is_animated(material) else 1.0
+    return alpha if alpha and not alpha.links and not _is_animated(material) else None
 
 
 def _is_animated(material: Any) -> bool:

@@ -158,8 +158,8 @@ def measured(
 def shape_id(counts: list[int], points: Floats) -> str:
     """Hash of a geometry that is equal for copies, whatever their place, size, materials and vertex order.
 
-    What is hashed are the counts and the first four moments of the points in the unit cube around their box: few numbers
-    over many points, so that the rounding of a scaled copy's coordinates hardly ever tips one over a quantum's edge.
+    What is hashed are the counts and the first four moments of the points in the unit cube around their box: few
+    numbers over many points, so that the rounding of a scaled copy's coordinates hardly ever tips one over the edge.
 
     Args:
         counts: Numbers of vertices, faces and so on.

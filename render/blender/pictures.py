@@ -1,4 +1,4 @@
-"""Width and height of an image file from its first bytes: Blender would decode it whole to tell. Standard library only."""
+"""Width and height of an image file from its first bytes: Blender would decode it whole to tell."""
 
 import struct
 
@@ -99,8 +99,9 @@ def _hdr(head: bytes) -> tuple[int, int] | None:
 
 def _tga(head: bytes) -> tuple[int, int] | None:
     """No magic number stands at the start of a TGA: take what makes sense as one."""
-    sensible = len(head) > 18 and head[1] in (0, 1) and head[2] in (1, 2, 3, 9, 10, 11) and head[16] in (8, 15, 16, 24, 32)
-    return _pair("<HH", head, 12) if sensible else None
+    if len(head) <= 18 or head[1] > 1 or head[2] not in (1, 2, 3, 9, 10, 11) or head[16] not in (8, 15, 16, 24, 32):
+        return None
+    return _pair("<HH", head, 12)
 
 
 def _pair(layout: str, head: bytes, at: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from render.blender.actions import Animations
 from render.blender.backfaces import find_shells, hide_backfaces
 from render.blender.drawing import draw
 from render.blender.evaluating import MESH_LIKE, Evaluator, Topology
-from render.blender.importing import open_file, reset
+from render.blender.importing import FARTHEST, open_file, reset
 from render.blender.materials import Looks, dress, is_ghost
 from render.protocol import BadAsset, Draw, Drawn, Hello, Load, Loaded, Measure, Measured, Welcome
 
@@ -90,7 +90,7 @@ class Session:
             num_materials=len(looks.materials),
             num_images=looks.num_images,
             missing_textures=looks.missing_textures,
-            family_id=motion.shape_id(topology.counts, np.nan_to_num(points, posinf=0.0, neginf=0.0)),
+            family_id=motion.shape_id(topology.counts, np.where(np.abs(points) < FARTHEST, points, 0.0)),
             scene_fps=file.fps,
         )
 
@@ -136,9 +136,9 @@ class Session:
 
 
 _NOT_FINITE = Measured(
-    motion_mean=0.0, motion_p95=0.0, path_length=0.0, rigid_share=0.0, loop_gap=0.0, moving_start_s=0.0, moving_end_s=0.0,
-    travel=0.0, max_jump=0.0, jump_ratio=0.0, max_stretch=0.0, rest_diagonal=0.0, box_min=[0.0] * 3, box_max=[0.0] * 3,
-    finite=False, motion_id="",
+    motion_mean=0.0, motion_p95=0.0, path_length=0.0, rigid_share=0.0, loop_gap=0.0, moving_start_s=0.0,
+    moving_end_s=0.0, travel=0.0, max_jump=0.0, jump_ratio=0.0, max_stretch=0.0, rest_diagonal=0.0,
+    box_min=[0.0] * 3, box_max=[0.0] * 3, finite=False, motion_id="",
 )  # fmt: skip
 
 

@@ -296,6 +296,8 @@ def test_markup_in_the_data_is_printed_as_it_is(tables: Tables) -> None:
 def test_a_bad_query_is_a_value_error_with_duckdbs_words(tables: Tables) -> None:
     with connect(tables) as con, pytest.raises(ValueError, match="nothing_here"):
         print_query(con, "SELECT * FROM nothing_here")
+    with connect(tables) as con, pytest.raises(ValueError, match="empty"):
+        print_query(con, " ;")
     with pytest.raises(ValueError, match=r"no query 'nope'; there are: .*funnel"):
         query_text("nope")
 
