@@ -210,6 +210,10 @@ def _funnel(con: duckdb.DuckDBPyConnection) -> list[SheetStep]:
             (SELECT count(DISTINCT clip_id) FROM image_motion)""").fetchall()[0]
     losses = con.execute("""
         SELECT stage, reason, count(DISTINCT rejected_id) AS lost FROM rejected
+        WHERE stage = 'ingest.duplicates' OR rejected_id NOT IN (
+            -- What went on under other settings was not lost.
+            SELECT item_id FROM assets UNION ALL SELECT asset_id FROM probes UNION ALL SELECT animation_id FROM plans
+            UNION ALL SELECT clip_id FROM image_motion)
         GROUP BY stage, reason ORDER BY lost DESC, reason""").fetchall()
     steps = [
         ("files into assets", files, assets, ("ingest",)),

@@ -85,6 +85,12 @@ class LicencePolicy:
             if _is_no_derivatives(parse_claim(entry)):
                 raise ValueError(f"--allow {entry}: a render may be an adaptation, so ND licences are never admitted")
 
+    @property
+    def classes(self) -> tuple[LicenceClass, ...]:
+        """The classes of all that may be admitted, in the order of `CLASSES`."""
+        allowed = {entry if entry in CLASSES else class_of(parse_claim(entry)) or "other" for entry in self.allow}
+        return tuple(name for name in CLASSES if name in {*POLICIES[self.name], *allowed})
+
     def admit(self, item: SourceItem, *, honour_noai: bool = True) -> Licence:
         """The licence of an item, if the policy admits it.
 

@@ -17,7 +17,7 @@ from curate.rules import Preset, load_preset
 from curate.score import Score
 from curate.scores_view import Scope
 from ingest.duplicates import mark_duplicates
-from ingest.licence import PolicyName
+from ingest.licence import LicencePolicy, PolicyName
 from ingest.register import register
 from ingest.sources.open_source import open_source
 from ingest.stage import Ingest
@@ -72,8 +72,26 @@ class BuildOptions(RunOptions):
     gate: Gate = field(default_factory=Gate)
     cameras: Cameras = field(default_factory=Cameras)
     look: Look = field(default_factory=Look)
-    pack: PackSettings = field(default_factory=PackSettings)
+    shard_mb: float = 1000.0
+    """A shard is closed when the next asset would take its pictures over so many million bytes."""
+    split_seed: int = 0
+    """Another seed deals asset families anew to train, val and test."""
+    val_share: float = 0.02
+    test_share: float = 0.02
     blender: BlenderSettings = field(default_factory=BlenderSettings)
+
+    @property
+    def pack(self) -> PackSettings:
+        """What may be packed: what the policy admits at ingest, judged again."""
+        allow = tuple(entry.strip() for entry in self.allow.split(",") if entry.strip())
+        return PackSettings(
+            shard_mb=self.shard_mb,
+            split_seed=self.split_seed,
+            val_share=self.val_share,
+            test_share=self.test_share,
+            allowed_classes=LicencePolicy(name=self.policy, allow=allow).classes,
+            admit_noai=not self.honour_noai,
+        )
 
     def stages(self) -> list[Stage[Any, Any]]:
         """The chain, in the order in which rows flow.

@@ -7,6 +7,7 @@ Options come from frozen dataclasses through jsonargparse, so every command has 
 import dataclasses
 import importlib
 import logging
+import os
 import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
@@ -106,6 +107,9 @@ def usage_error(message: str) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `mv4d COMMAND …`; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.stdout.isatty():
+        # Files and pipes have no width: rich would fold tables to 80 columns.
+        os.environ.setdefault("COLUMNS", "140")
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",

@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 from pipeline.records import (
     RECORDS,
     Asset,
+    Decision,
     Done,
     Record,
     Rejected,
+    Sample,
     StageSettings,
     arrow_schema,
     content_id,
@@ -38,6 +40,8 @@ R = TypeVar("R", bound=Record)
 
 MERGED_PREFIX = "merged-"
 JOURNAL = "tables/merging.json"
+REWRITTEN = (Sample, Decision)
+"""Tables whose writers replace their fragments when they decide anew; they are few, and never merged."""
 REJECTED_NAMED = """
 CREATE VIEW rejected_named AS
 SELECT rejected.* REPLACE (coalesce(replace(rejected.name, first.blob, first.name), rejected.name) AS name)
@@ -45,8 +49,8 @@ FROM rejected LEFT JOIN (
     SELECT DISTINCT ON (asset_id) blob, name FROM assets ORDER BY asset_id, seq, item_id
 ) AS first ON first.blob = split_part(rejected.name, ': ', 1)
 """
-"""`rejected` for people. The rows themselves name an asset by its content, because which of two equal files was met first
-is decided by the order of the input and not by who was faster."""
+"""`rejected` for people. The rows themselves name an asset by its content, because which of two equal files was met
+first is decided by the order of the input and not by who was faster."""
 _FILES_HELD = threading.RLock()
 """Held while this process reads the tables' files, or merges them. Other processes may see a table while it is merged:
 then rows stand in it twice for a moment, and never not at all."""
@@ -164,6 +168,8 @@ class Tables:
     def _merge_tables(self, at_least: int) -> int:
         merged = self._finish_merge()
         for record in RECORDS:
+            if record in REWRITTEN:
+                continue
             files = self.store.list_files(f"tables/{record.table}", ".parquet")
             if len(files) < at_least:
                 continue

@@ -1,9 +1,9 @@
 """What the render stage and its Blender child say to each other: one JSON object a line.
 
-The parent writes `{"id": 7, "call": "load", "with": {…}}`, the fields of a request below. The child answers with any number
-of `{"id": 7, "event": "image", "done": 3, "total": 64}`, each of which restarts the deadline of the phase, and
-then with `{"id": 7, "ok": {…}}`, the fields of the reply, or `{"id": 7, "error": {"reason": …, "detail": …}}`, where the
-reason is one of `pipeline.reasons`. The child keeps the last asset loaded until the next `load`.
+The parent writes `{"id": 7, "call": "load", "with": {…}}`, the fields of a request below. The child answers with any
+number of `{"id": 7, "event": "image", "done": 3, "total": 64}`, each of which restarts the deadline of the phase, and
+then with `{"id": 7, "ok": {…}}`, the fields of the reply, or `{"id": 7, "error": {"reason": …, "detail": …}}`, where
+the reason is one of `pipeline.reasons`. The child keeps the last asset loaded until the next `load`.
 
 Standard library only: the child may run under another interpreter than the parent.
 """

@@ -43,6 +43,20 @@ def test_every_sample_ends_as_its_note_says(built: Path, samples: Path) -> None:
     assert {"clips", "clips:missing_texture"} < {outcome.came_to for outcome in found}
 
 
+@pytest.mark.parametrize(
+    ("policy", "allow", "classes"),
+    [
+        ("open", "", {"cc0", "permissive", "by", "by-sa"}),
+        ("permissive_only", "", {"cc0", "permissive"}),
+        ("research", "", {"cc0", "permissive", "by", "by-sa", "by-nc", "by-nc-sa"}),
+        ("custom", "CC-BY-NC-4.0,MIT", {"permissive", "by-nc"}),
+    ],
+)
+def test_what_the_policy_admits_may_be_packed_and_nothing_else(policy: str, allow: str, classes: set[str]) -> None:
+    options = BuildOptions(policy=policy, allow=allow)  # type: ignore[arg-type]
+    assert set(options.pack.allowed_classes) == classes
+
+
 def test_every_input_is_accounted_for(built: Path) -> None:
     tables = Tables(Store(str(built)))
     items = {row.item_id for row in tables.rows(SourceItem)}
@@ -203,7 +217,7 @@ def test_a_clip_is_in_a_shard_while_another_asset_is_still_being_fetched(
         writer.writerow([f"{slow_server}/jellyfish.glb", "CC0-1.0"])
     data = tmp_path / "data"
     command = [sys.executable, "-m", "pipeline", "build", str(manifest), "--data", str(data), *SMALL]
-    command += ["--pack.shard_mb", "0.001"]
+    command += ["--shard_mb", "0.001"]
     with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         deadline = time.monotonic() + 110
         while not list(data.glob("shards/**/*.tar")) and time.monotonic() < deadline:

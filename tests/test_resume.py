@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.blender, pytest.mark.slow]
 
 def start(manifest: Path, data: Path) -> subprocess.Popen[bytes]:
     arguments = ["build", str(manifest), "--data", str(data), "--rig", "front", "--quality", "preview"]
-    arguments += ["--size_px", "48", "--workers", "2", "--max_animations", "2", "--pack.shard_mb", "0.03"]
+    arguments += ["--size_px", "48", "--workers", "2", "--max_animations", "2", "--shard_mb", "0.03"]
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", *arguments],
         cwd=REPOSITORY,

@@ -1,0 +1,1 @@
+"""Inside the Blender child: the only code that imports bpy. It needs numpy and bpy, and the protocol."""

@@ -76,6 +76,7 @@ class Animations:
                 block.animation_data_create()
                 self._blocks.append(block)
         self._imported = _imported_values(self.all, poses_rest=file.format == "blend")
+        _ignore_viewport(self.all)
         for block in self._blocks:
             block.animation_data.use_nla = False
             for track in block.animation_data.nla_tracks:
@@ -269,6 +270,14 @@ def _has_time_samples() -> bool:
         or any(constraint.type == "TRANSFORM_CACHE" for constraint in thing.constraints)
         for thing in bpy.data.objects
     )
+
+
+def _ignore_viewport(animations: list[Animation]) -> None:
+    """A render heeds `hide_render` alone, but evaluation would heed an animated `hide_viewport`."""
+    for binding in (binding for animation in animations for binding in animation.bindings):
+        for curve in _curves(binding.action, binding.slot):
+            if curve.data_path == "hide_viewport":
+                curve.mute = True
 
 
 def _imported_values(animations: list[Animation], poses_rest: bool) -> list[tuple[Any, str, Any]]:

@@ -282,6 +282,9 @@ def set_look(stage: Any, request: Draw) -> None:
     cycles.seed, cycles.use_animated_seed = request.seed % 2**31, False
     cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", FILTER_WIDTH_PX
     cycles.use_auto_tile = False
+    cycles.sampling_pattern = "BLUE_NOISE"
+    # Without the tree, the same samples give 2 dB less: they go to the suns by lot, not by their part in the light.
+    cycles.use_light_tree = True
     cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 2, 2
     cycles.transmission_bounces, cycles.volume_bounces, cycles.transparent_max_bounces = 4, 0, 8
     cycles.caustics_reflective = cycles.caustics_refractive = False

@@ -194,6 +194,8 @@ class Evaluator:
             thing = instance.object
             if thing.type not in MESH_LIKE or not instance.show_self or thing.name_full in self.unseen:
                 continue
+            if thing.hide_render:  # an animation may say so
+                continue
             matrix = np.array(instance.matrix_world, dtype=np.float64)
             if thing.type == "MESH":
                 if len(thing.data.polygons):

@@ -5,6 +5,7 @@ The stage is a fresh scene that shows what the file shows in a final render. Not
 """
 
 import glob
+import importlib
 import math
 import os
 import sys
@@ -22,12 +23,12 @@ STAGE = "mv4d stage"
 MAX_SUBDIVISION = 2
 """Levels of a subdivision surface; each one quadruples the faces."""
 
-_NOT_DRAWN = {"ARMATURE", "CAMERA", "GPENCIL", "GREASEPENCIL", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
 FARTHEST = 1e25
 """Coordinates beyond are not taken for numbers: single precision ends at 3e38, and lengths are squared."""
 COMFORT = (1e-3, 1e4)
 """Sizes in Blender's units at which single precision does not show, with room for what moves."""
 
+_NOT_DRAWN = {"ARMATURE", "CAMERA", "GPENCIL", "GREASEPENCIL", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
 # Their result depends on which frames were evaluated before, so a picture would depend on what was drawn earlier.
 _SIMULATED = {"CLOTH", "DYNAMIC_PAINT", "FLUID", "SOFT_BODY"}
 
@@ -142,9 +143,8 @@ def _usd_rate(path: str) -> float:
         if folder not in sys.path:
             sys.path.append(folder)
     try:
-        from pxr import Sdf  # type: ignore[import-not-found]
-
-        rate = float(Sdf.Layer.FindOrOpen(path).timeCodesPerSecond)
+        layer = importlib.import_module("pxr.Sdf").Layer.FindOrOpen(path)
+        rate = float(layer.timeCodesPerSecond)
     except (ImportError, AttributeError, RuntimeError):
         return 24.0  # what a file means that says nothing
     return rate if 0.01 <= rate <= 10_000 else 24.0
@@ -153,6 +153,8 @@ def _usd_rate(path: str) -> float:
 def _import_blend(path: str) -> set[str]:
     result = set(bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False))
     _forbid_scripts()
+    if bpy.context.object and bpy.context.object.mode != "OBJECT":
+        bpy.ops.object.mode_set(mode="OBJECT")
     return result
 
 
@@ -200,7 +202,8 @@ def _build_stage(source: Any) -> Any:
     for collection in bpy.data.collections:
         if not collection.library:
             collection.hide_viewport = collection.hide_render
-    shown = {thing.name_full: thing for layer in source.view_layers for thing in _shown(layer.layer_collection)}
+    layers = [layer for layer in source.view_layers if layer.use]
+    shown = {thing.name_full: thing for layer in layers for thing in _shown(layer.layer_collection)}
     for name in sorted(shown):
         stage.collection.objects.link(shown[name])
     return stage

@@ -176,8 +176,8 @@ def shape_id(counts: list[int], points: Floats) -> str:
 def motion_id(counts: list[int], points: Floats, scale: float) -> str:
     """Hash of a geometry with its trajectories: equal for the same motion of the same mesh.
 
-    What is hashed of the trajectories are weighted means over the points, with fixed weights of plus and minus one drawn
-    anew for each of four, in quanta of the diagonal.
+    What is hashed of the trajectories are four weighted sums over the points, with fixed weights of plus and minus one,
+    in quanta of the diagonal.
 
     Args:
         counts: Numbers of vertices, faces and so on.

@@ -120,7 +120,7 @@ def coming_and_going(folder: Path) -> None:
 
 
 def busy_scene(folder: Path) -> None:
-    """A scene with motion blur, a red sky, a border, a filter and an output node that writes a file; a red lamp, too."""
+    """A scene with motion blur, a red sky, and an output node that writes a file; a red lamp, too."""
     thing = cube("cube", 0.0)
     hop(thing, 1.0)
     scene = bpy.context.scene

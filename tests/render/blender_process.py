@@ -46,7 +46,8 @@ class BlenderProcess:
         Raises:
             Failed: The child says so.
         """
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps({"id": 1, "call": call, "with": values}).encode() + b"\n")
         self._process.stdin.flush()
         self.events = []
@@ -79,7 +80,8 @@ class BlenderProcess:
 
     def close(self) -> int:
         """End its input; gives its exit status."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         status = self._process.wait(30)
         self._process.stdout.close()

@@ -46,7 +46,7 @@ def test_each_action_of_a_pack_plays_on_the_armature_whose_bones_it_moves(
 ) -> None:
     loaded = blender.load(folder / "action_pack.blend")
     assert sorted(entry.name for entry in loaded.actions) == ["fall", "jump", "nod"]
-    assert loaded.num_objects == 1, "bone shapes and hidden objects are not drawn"
+    assert loaded.num_objects == 1, "neither bone shapes nor hidden objects are drawn"
     ways = {
         entry.name: [blender.measure(entry.index, [time_s]).box_min[2] for time_s in (0.0, 1.0)]
         for entry in loaded.actions
@@ -71,7 +71,8 @@ def test_actions_that_are_active_together_are_one_animation(blender: BlenderProc
         ("first_hop_5", 1.0),
     ]
     both, alone = blender.measure(0, [1.0]), blender.measure(1, [1.0])
-    assert both.box_max[2] == pytest.approx(1.5, abs=1e-4) and both.box_min[2] == pytest.approx(0.5, abs=1e-4)
+    assert both.box_max[2] == pytest.approx(1.5, abs=1e-4)
+    assert both.box_min[2] == pytest.approx(0.5, abs=1e-4)
     assert alone.box_max[2] == pytest.approx(5.5, abs=1e-4)
 
 
@@ -81,7 +82,8 @@ def test_vertex_colours_are_shown_where_there_is_no_material(
     blender.load(folder / "vertex_colours.blend")
     blender.draw(tmp_path, 0, [0.0], [view(0)])
     red, green, blue = colour(picture(tmp_path, "v000"))
-    assert green > 0.4 and green > 3 * max(red, blue)
+    assert green > 0.4
+    assert green > 3 * max(red, blue)
 
 
 def test_vertices_that_come_and_go_are_measured_by_their_boxes(
@@ -89,12 +91,14 @@ def test_vertices_that_come_and_go_are_measured_by_their_boxes(
 ) -> None:
     assert blender.load(folder / "coming_and_going.blend").actions
     measured = blender.measure(0, TIMES_S)
-    assert measured.finite and measured.max_stretch == 1.0
+    assert measured.finite
+    assert measured.max_stretch == 1.0
     assert measured.box_max[0] - measured.box_min[0] == pytest.approx(4.0, abs=0.01)
     assert 0.1 < measured.motion_mean < 1.0
     drawn = blender.draw(tmp_path, 0, TIMES_S, [view(0)])
     covered = [picture(tmp_path, "v000", frame)[..., 3].sum() for frame in range(4)]
-    assert drawn.outside_px == 0.0 and covered[0] < covered[1] < covered[3]
+    assert drawn.outside_px == 0.0
+    assert covered[0] < covered[1] < covered[3]
 
 
 def test_nothing_of_the_files_scene_gets_into_the_picture(
@@ -103,8 +107,10 @@ def test_nothing_of_the_files_scene_gets_into_the_picture(
     blender.load(folder / "busy_scene.blend")
     blender.draw(tmp_path, 0, TIMES_S, [view(0)])
     image = picture(tmp_path, "v000")
-    assert image.shape == (48, 48, 4) and image[0, 0, 3] == 0.0
-    assert np.ptp(colour(image)) < 0.02 and 0.2 < colour(image).mean() < 0.9
+    assert image.shape == (48, 48, 4)
+    assert image[0, 0, 3] == 0.0
+    assert np.ptp(colour(image)) < 0.02
+    assert 0.2 < colour(image).mean() < 0.9
     assert not (folder / "composited").exists()
 
 

@@ -109,7 +109,9 @@ def test_azimuth_0_is_the_front_and_grows_counter_clockwise(blender: BlenderProc
     blender.load(tiny.save(tmp_path / "a.glb"))
     blender.draw(tmp_path / "out", 0, [0.0], [view(0), view(90), view(180), view(0, 80, name="top")])
     seen = {name: colour(picture(tmp_path / "out", name)) for name in ("v000", "v090", "v180", "top")}
-    assert int(seen["v000"].argmax()) == 0 and int(seen["v090"].argmax()) == 1 and int(seen["v180"].argmax()) == 2
+    assert int(seen["v000"].argmax()) == 0
+    assert int(seen["v090"].argmax()) == 1
+    assert int(seen["v180"].argmax()) == 2
     assert seen["top"][:2].min() > 2 * seen["top"][2]
 
 
@@ -121,7 +123,9 @@ def test_the_picture_shows_the_object_where_the_camera_says(blender: BlenderProc
     assert events == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for frame, time_s in enumerate(TIMES_S):
         still = CUBE @ turn_about_y(0.3).T + [-2, 0, 0]
-        asset = np.concatenate([still, CUBE + [2, 0, 3 * time_s]]) @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+        asset = np.concatenate([still, CUBE + np.array([2, 0, 3 * time_s])]) @ np.array(
+            [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
+        )
         world = drawn.world_scale * (asset - drawn.world_centre)
         assert np.linalg.norm(world, axis=1).max() <= 1.0 + 1e-6
         pixels = project(world, look_at_origin(25, 10, 3.0), pinhole(40.0, 96))[:, :2]
@@ -146,8 +150,10 @@ def test_a_crop_is_what_the_whole_picture_shows_there(blender: BlenderProcess, t
     blender.load(tiny.save(tmp_path / "a.glb"))
     blender.draw(tmp_path / "out", 0, [0.0, 1.0], [view(0, name="v")], size_px=64)
     left, right = picture(tmp_path / "out", "v", 0), picture(tmp_path / "out", "v", 1)
-    assert left[:, 32:, 3].max() == 0.0 and right[:, :32, 3].max() == 0.0
-    assert left[..., 3].sum() == pytest.approx(right[..., 3].sum(), rel=0.05) and left[..., 3].sum() > 10
+    assert left[:, 32:, 3].max() == 0.0
+    assert right[:, :32, 3].max() == 0.0
+    assert left[..., 3].sum() == pytest.approx(right[..., 3].sum(), rel=0.05)
+    assert left[..., 3].sum() > 10
 
 
 def test_what_is_not_in_the_picture_costs_no_rendering(blender: BlenderProcess, tmp_path: Path) -> None:
@@ -172,7 +178,8 @@ def test_a_frozen_view_shows_the_first_time_through_every_camera(blender: Blende
     shown = files(tmp_path / "out")
     assert shown["orbit_000.png"] == shown["twin_000.png"] == shown["statue_000.png"] == shown["v_000.png"]
     assert len({shown[f"statue_{frame:03d}.png"] for frame in range(4)}) == 1
-    assert shown["orbit_002.png"] != shown["twin_002.png"] and shown["v_002.png"] != shown["statue_002.png"]
+    assert shown["orbit_002.png"] != shown["twin_002.png"]
+    assert shown["v_002.png"] != shown["statue_002.png"]
     blender.draw(tmp_path / "first", 0, TIMES_S[:1], [view(180, 15, name="back")])
     assert (
         np.abs(picture(tmp_path / "out", "twin", 2)[..., 3].sum() - picture(tmp_path / "first", "back")[..., 3].sum())
@@ -203,7 +210,8 @@ def test_an_asset_of_absurd_size_looks_and_measures_like_an_ordinary_one(
         drawn = blender.draw(tmp_path / f"{factor}", 0, TIMES_S[2:3], [view(30, 20, name="v")])
         results.append((loaded.family_id, measured, drawn.world_scale, picture(tmp_path / f"{factor}", "v")))
     (family, measured, world_scale, image), (other_family, other, other_scale, other_image) = results
-    assert other_family == family and other.motion_id == measured.motion_id
+    assert other_family == family
+    assert other.motion_id == measured.motion_id
     assert other.motion_mean == pytest.approx(measured.motion_mean, rel=1e-4)
     assert other.rest_diagonal == pytest.approx(scale * measured.rest_diagonal, rel=1e-4)
     assert other_scale * scale == pytest.approx(world_scale, rel=1e-4)
@@ -228,7 +236,9 @@ def test_numbers_that_are_none_are_told_and_not_drawn(blender: BlenderProcess, t
     tiny.animate("hop", (node, "translation", [0.0, 0.5, 1.0], [[0, 0, 0], [0, np.nan, 0], [0, 1, 0]]))
     blender.load(tiny.save(tmp_path / "a.glb"))
     measured = blender.measure(0, TIMES_S)
-    assert not measured.finite and measured.motion_mean == 0.0 and measured.box_max == [0.0] * 3
+    assert not measured.finite
+    assert measured.motion_mean == 0.0
+    assert measured.box_max == [0.0] * 3
     with pytest.raises(Failed, match="non_finite"):
         blender.draw(tmp_path / "out", 0, TIMES_S, [view(0)])
 
@@ -244,10 +254,11 @@ def test_a_texture_that_cannot_be_read_is_grey_and_told(blender: BlenderProcess,
     node = tiny.node(mesh=tiny.cube(material))
     tiny.animate("hop", (node, "translation", [0.0, 1.0], [[0, 0, 0], [0, 1, 0]]))
     loaded = blender.load(tiny.save(tmp_path / "asset" / "a.glb"))
-    assert (loaded.missing_textures, loaded.num_images) == ([uri.split("/")[-1]], 1)
+    assert (loaded.missing_textures, loaded.num_images) == ([uri.rpartition("/")[2]], 1)
     blender.draw(tmp_path / "out", 0, [0.0], [view(0)])
     shown = colour(picture(tmp_path / "out", "v000"))
-    assert np.ptp(shown) < 0.02 and 0.2 < shown.mean() < 0.9
+    assert np.ptp(shown) < 0.02
+    assert 0.2 < shown.mean() < 0.9
 
 
 def test_a_picture_that_breaks_off_is_grey_too(blender: BlenderProcess, tmp_path: Path) -> None:
@@ -288,7 +299,8 @@ def test_a_shell_turned_inside_out_is_an_outline_and_no_black_box(blender: Blend
         blender.draw(tmp_path / str(outlined), 0, [0.0], [view(0, name="v")], samples=8)
         pictures.append(picture(tmp_path / str(outlined), "v"))
     bare, outlined = (image[20:28, 20:28, :3].mean(axis=(0, 1)) for image in pictures)
-    assert outlined == pytest.approx(bare, abs=0.06) and bare[0] > 0.5
+    assert outlined == pytest.approx(bare, abs=0.06)
+    assert bare[0] > 0.5
 
 
 def test_a_single_sided_face_is_not_seen_from_behind(blender: BlenderProcess, tmp_path: Path) -> None:
@@ -326,7 +338,9 @@ def test_what_grows_out_of_nothing_is_measured_by_its_largest(blender: BlenderPr
     tiny.animate("grow", (node, "scale", [0.0, 1.0], [[0, 0, 0], [1, 1, 1]]))
     blender.load(tiny.save(tmp_path / "a.glb"))
     measured = blender.measure(0, TIMES_S)
-    assert measured.finite and measured.rest_diagonal > 1.0 and 0.0 < measured.motion_mean < 1.0
+    assert measured.finite
+    assert measured.rest_diagonal > 1.0
+    assert 0.0 < measured.motion_mean < 1.0
 
 
 def test_a_file_without_faces_is_turned_away_and_the_child_lives_on(blender: BlenderProcess, tmp_path: Path) -> None:
@@ -334,7 +348,7 @@ def test_a_file_without_faces_is_turned_away_and_the_child_lives_on(blender: Ble
     empty.node(name="nothing")
     with pytest.raises(Failed, match="no_mesh"):
         blender.load(empty.save(tmp_path / "empty.glb"))
-    with pytest.raises(Failed, match="blender_crashed|machine_fault"):
+    with pytest.raises(Failed, match="blender_crashed"):
         blender.measure(0, [0.0])
     with pytest.raises(Failed, match="not_found"):
         blender.load(tmp_path / "absent.glb")

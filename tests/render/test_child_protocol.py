@@ -70,7 +70,8 @@ def test_an_error_is_told_and_the_next_request_is_served(error: Exception, call:
 
 def test_a_line_that_is_no_request_does_not_end_the_child() -> None:
     said = conversation(Answering(WELCOME), b"not json\n", {"id": 2, "call": "hello", "with": {}})
-    assert said[0]["id"] is None and "error" in said[0]
+    assert said[0]["id"] is None
+    assert "error" in said[0]
     assert "ok" in said[-1]
 
 

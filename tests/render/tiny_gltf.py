@@ -11,7 +11,8 @@ import numpy as np
 
 CUBE = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], dtype=np.float32)
 SIDES = {
-    "-x": (0, 1, 3, 2), "+x": (4, 6, 7, 5), "-y": (0, 4, 5, 1), "+y": (2, 3, 7, 6), "-z": (0, 2, 6, 4), "+z": (1, 5, 7, 3),
+    "-x": (0, 1, 3, 2), "+x": (4, 6, 7, 5), "-y": (0, 4, 5, 1),
+    "+y": (2, 3, 7, 6), "-z": (0, 2, 6, 4), "+z": (1, 5, 7, 3),
 }  # fmt: skip
 """Corners of each side, counter-clockwise seen from outside, in glTF's own axes: y up, +z towards the viewer."""
 
@@ -126,7 +127,8 @@ class TinyGltf:
 def png(width: int, height: int, rows: bytes = b"") -> bytes:
     """A PNG that claims a size; whether it holds the rows for it is up to the caller."""
     chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""),
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
     ]  # fmt: skip
     packed = (
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
