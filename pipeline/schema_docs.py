@@ -5,6 +5,7 @@ A test holds the file to the code, which also pins the schemas.
 
 import ast
 import inspect
+import itertools
 
 from pipeline import reasons, records
 from pipeline.records import RECORDS, SCHEMA_VERSION, Record, arrow_schema
@@ -15,13 +16,10 @@ def field_docs(record: type) -> dict[str, str]:
     (definition,) = ast.parse(inspect.getsource(record)).body
     assert isinstance(definition, ast.ClassDef)
     found: dict[str, str] = {}
-    name = ""
-    for node in definition.body:
+    for node, after in itertools.pairwise([*definition.body, None]):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            name = node.target.id
-            found[name] = ""
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
-            found[name] = " ".join(str(node.value.value).split())
+            has_doc = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            found[node.target.id] = " ".join(str(after.value.value).split()) if has_doc else ""  # type: ignore[union-attr]
     return found
 
 

@@ -1,19 +1,17 @@
 """What fields mean, read from the code: the docstring under each field of a dataclass."""
 
-import ast
 import dataclasses
-import functools
-import inspect
-import itertools
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.schema_docs import field_docs
+
 
 def field_table(record: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """(name, type in words, meaning) of every field, those of nested dataclasses after the one that holds them."""
-    meanings = _docstrings(record)
+    meanings = field_docs(record)
     hints = typing.get_type_hints(record)
     for field in dataclasses.fields(record):
         annotation = hints[field.name]
@@ -22,21 +20,6 @@ def field_table(record: type, prefix: str = "") -> Iterator[tuple[str, str, str]
         if dataclasses.is_dataclass(inner):
             mark = "[]." if inner is not annotation else "."
             yield from field_table(typing.cast(type, inner), f"{prefix}{field.name}{mark}")
-
-
-@functools.cache
-def _docstrings(record: type) -> dict[str, str]:
-    body = typing.cast(ast.ClassDef, ast.parse(inspect.cleandoc(inspect.getsource(record))).body[0]).body
-    found = {}
-    for field, after in itertools.pairwise(body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-        ):
-            found[field.target.id] = inspect.cleandoc(str(after.value.value)).replace("\n", " ")
-    return found
 
 
 def _element(annotation: Any) -> Any:

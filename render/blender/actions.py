@@ -120,7 +120,7 @@ def _find_animations(file: OpenFile, blocks: list[Block]) -> list[Animation]:
     if file.format in {"glb", "gltf"}:
         groups = _in_order(_by_track(blocks, unnamed_too=True), animation_names(file.path))
     elif file.format == "fbx":
-        groups = _by_take(blocks)
+        groups = _by_take()
     elif file.format == "blend":
         groups = _by_blend(blocks)
     else:
@@ -167,23 +167,24 @@ def _in_order(groups: dict[str, list[Binding]], names: list[str]) -> dict[str, l
     return {name: groups[name] for name in sorted(groups, key=lambda name: rank.get(name, len(names)))}
 
 
-def _by_take(blocks: list[Block]) -> dict[str, list[Binding]]:
-    """The importer names an action `data-block|take|layer`, cut off at 63 bytes."""
+def _by_take() -> dict[str, list[Binding]]:
+    """The importer names an action and its slot `data-block|take|layer`, cut off at 63 bytes.
+
+    The newer one makes one action of a take, with a slot for each data-block, of its name.
+    """
     groups: dict[str, list[Binding]] = {}
     found = []
     for action in bpy.data.actions:
         for slot in action.slots:
             owners = [block for block in _data_blocks() if _type_of(block) == slot.target_id_type]
-            named = [block for block in owners if action.name.startswith(block.name + "|")]
-            if named:
-                block = max(named, key=lambda block: len(block.name))
-                found.append((action.name[len(block.name) + 1 :], Binding(block=block, action=action, slot=slot)))
-            else:  # the newer importer: a take is one action with a slot for each object
-                found += [
-                    (action.name, Binding(block=block, action=action, slot=slot))
-                    for block in owners
-                    if slot.name_display == block.name
-                ]
+            if slot.name_display == action.name:
+                owners = [block for block in owners if action.name.startswith(block.name + "|")]
+                owners = sorted(owners, key=lambda block: len(block.name))[-1:]
+                take = action.name[len(owners[0].name) + 1 :] if owners else ""
+            else:
+                owners = [block for block in owners if slot.name_display == block.name]
+                take = action.name
+            found += [(take, Binding(block=block, action=action, slot=slot)) for block in owners]
     for take, binding in sorted(found, key=lambda pair: -len(pair[0])):
         cut_off = len(binding.action.name.encode()) >= _LONGEST_NAME
         whole = next((name for name in groups if name.startswith(take)), take) if cut_off else take

@@ -55,6 +55,8 @@ class Track:
     """Shape (frame, point, 3): sampled vertices, or the boxes' corners where vertices come and go."""
     edge_lengths: Floats
     """Shape (frame, edge); no edges where vertices come and go."""
+    visible: npt.NDArray[np.bool_]
+    """Shape (frame,). Where nothing is visible, the box is that of another frame."""
     finite: bool
     """False if any coordinate is not a number; the arrays are empty then."""
 
@@ -168,8 +170,7 @@ class Evaluator:
             self.go_to(time_s)
             now = self.snapshot(topology)
             if not now.finite:
-                nothing = np.zeros((0, 0, 3))
-                return Track(boxes=nothing, points=nothing, edge_lengths=np.zeros((0, 0)), finite=False)
+                return _NOT_FINITE
             seen[key] = len(boxes)
             visible = now.visible()
             boxes.append(motion.box_of(visible) if len(visible) else np.full((2, 3), np.nan))
@@ -180,12 +181,15 @@ class Evaluator:
                 points.append(every[:: topology.step])
                 lengths.append(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=-1))
         order = [seen[frame_of(time_s, self.fps)] for time_s in times_s]
-        all_boxes = _without_gaps(np.stack(boxes)[order])
-        if not same:
-            no_edges = np.zeros((len(order), 0))
-            return Track(boxes=all_boxes, points=motion.corners(all_boxes), edge_lengths=no_edges, finite=True)
+        shown = np.stack(boxes)[order]
+        visible = np.isfinite(shown[:, 0, 0])
+        shown = _without_gaps(shown, visible)
         return Track(
-            boxes=all_boxes, points=np.stack(points)[order], edge_lengths=np.stack(lengths)[order], finite=True
+            boxes=shown,
+            points=np.stack(points)[order] if same else motion.corners(shown),
+            edge_lengths=np.stack(lengths)[order] if same else np.zeros((len(order), 0)),
+            visible=visible,
+            finite=True,
         )
 
     def instances(self) -> Iterator[tuple[str, Any, Any, Floats]]:
@@ -227,10 +231,19 @@ def frame_of(time_s: float, fps: float) -> tuple[int, float]:
     return whole, round(exact - whole, 4)
 
 
-def _without_gaps(boxes: Floats) -> Floats:
+def _without_gaps(boxes: Floats, visible: npt.NDArray[np.bool_]) -> Floats:
     """Where nothing is visible, the box of the last frame that shows something, or else of the first."""
-    shown = np.flatnonzero(np.isfinite(boxes[:, 0, 0]))
+    shown = np.flatnonzero(visible)
     if len(shown) == 0:
         return np.zeros_like(boxes)
     last = np.searchsorted(shown, np.arange(len(boxes)), side="right") - 1
     return boxes[shown[np.maximum(last, 0)]]
+
+
+_NOT_FINITE = Track(
+    boxes=np.zeros((0, 2, 3)),
+    points=np.zeros((0, 0, 3)),
+    edge_lengths=np.zeros((0, 0)),
+    visible=np.zeros(0, dtype=bool),
+    finite=False,
+)

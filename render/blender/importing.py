@@ -222,7 +222,8 @@ def _prepare(thing: Any, hidden: bool) -> None:
     """Make evaluation agree with a final render: the same objects, modifiers and levels; no simulation."""
     if thing.library:
         return
-    thing.hide_render = thing.hide_viewport = hidden
+    thing.hide_render = hidden
+    thing.hide_viewport = hidden and not thing.animation_data  # which may show it later
     thing.show_instancer_for_viewport = thing.show_instancer_for_render
     if thing.type == "ARMATURE" and not thing.data.library:
         thing.data.pose_position = "POSE"

@@ -104,7 +104,8 @@ class Session:
         if not track.finite:
             return _NOT_FINITE
         diagonals = [motion.diagonal(box) for box in track.boxes]
-        scale = diagonals[-2] if diagonals[-2] > SMALLEST_REST * max(diagonals) else max(diagonals)
+        at_rest = diagonals[-2] if track.visible[-2] else 0.0
+        scale = at_rest if at_rest > SMALLEST_REST * max(diagonals) else max(diagonals)
         if scale == 0.0:
             raise BadAsset("no_mesh", "all vertices are one point")
         points = track.points[:-2]

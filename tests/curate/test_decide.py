@@ -203,9 +203,9 @@ def test_clips_without_scores_wait_and_unreadable_ones_are_counted(root: Root) -
     assert set(reasons(root.tables)) == {"scored"}
 
 
-def test_rows_that_stand_twice_count_once(root: Root) -> None:
+def test_rows_that_stand_more_than_once_count_once(root: Root) -> None:
     """As for a moment while tables are merged, or after a crash until the next merge."""
-    for _ in range(2):
+    for _ in range(3):
         root.add_simple("clip", m_object=0.0)
         assert root.tables
     summary = decide(root.tables, preset(STILL))
@@ -215,11 +215,19 @@ def test_rows_that_stand_twice_count_once(root: Root) -> None:
 
 def test_scores_of_several_settings_are_not_mixed(root: Root) -> None:
     root.add_simple("clip", m_object=0.0)
+    for number in range(5):
+        root.add_simple(f"only first {number}", number + 1)
     root.add_scores("clip", made_by="curate.score@second", m_object=0.5)
+    root.add_asset("later", 9)
+    root.add_animation("later", "later")
+    root.add(clip_of(clip_id="only second", animation_id="later", asset_id="later"))
+    root.add_scores("only second", made_by="curate.score@second")
     with pytest.raises(ValueError, match=r"several settings; choose one .*: curate\.score@first, curate\.score@second"):
         decide(root.tables, preset(STILL))
-    assert decide(root.tables, preset(STILL), Scope(scored_by=SCORED)).num_kept == 0
-    assert decide(root.tables, preset(STILL), Scope(scored_by="curate.score@second")).num_kept == 1
+    first = decide(root.tables, preset(STILL), Scope(scored_by=SCORED))
+    assert (first.num_clips, first.num_kept, first.num_waiting) == (6, 5, 1)
+    second = decide(root.tables, preset(STILL), Scope(scored_by="curate.score@second"))
+    assert (second.num_clips, second.num_kept, second.num_waiting) == (2, 2, 5)
 
 
 def test_only_clips_of_one_renderer_are_decided(root: Root) -> None:

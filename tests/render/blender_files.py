@@ -16,6 +16,7 @@ def main(folder: Path) -> None:
         scripted,
         action_pack,
         together,
+        coming_into_sight,
         vertex_colours,
         coming_and_going,
         busy_scene,
@@ -97,6 +98,21 @@ def together(folder: Path) -> None:
     hop(first, 1.0)
     hop(second, 2.0, 48)
     save(folder / "together.blend")
+
+
+def coming_into_sight(folder: Path) -> None:
+    """Two cubes; one is rendered from half a second on, the other hides in the viewport. Saved in edit mode."""
+    shown, other = cube("shown", 0.0), cube("other", 3.0)
+    hop(shown, 1.0)
+    hop(other, 1.0)
+    for thing, path in ((shown, "hide_render"), (other, "hide_viewport")):
+        for frame, hidden in ((0, True), (12, False)):
+            setattr(thing, path, hidden)
+            thing.keyframe_insert(path, frame=frame)
+    bpy.context.scene.frame_set(2)
+    bpy.context.view_layer.objects.active = shown
+    bpy.ops.object.mode_set(mode="EDIT")
+    save(folder / "coming_into_sight.blend")
 
 
 def vertex_colours(folder: Path) -> None:

@@ -76,6 +76,17 @@ def test_actions_that_are_active_together_are_one_animation(blender: BlenderProc
     assert alone.box_max[2] == pytest.approx(5.5, abs=1e-4)
 
 
+def test_an_object_is_there_when_a_render_would_show_it(blender: BlenderProcess, folder: Path, tmp_path: Path) -> None:
+    blender.load(folder / "coming_into_sight.blend")
+    early, late = blender.measure(0, [0.25]), blender.measure(0, [0.75])
+    assert early.box_min[0] == pytest.approx(2.5, abs=1e-4)
+    assert late.box_min[0] == pytest.approx(-0.5, abs=1e-4)
+    assert late.box_max[0] == pytest.approx(3.5, abs=1e-4)
+    assert blender.draw(tmp_path, 0, [0.25, 0.75], [view(0)]).outside_px == 0.0
+    covered = [picture(tmp_path, "v000", frame)[..., 3].sum() for frame in range(2)]
+    assert covered[1] == pytest.approx(2 * covered[0], rel=0.2)
+
+
 def test_vertex_colours_are_shown_where_there_is_no_material(
     blender: BlenderProcess, folder: Path, tmp_path: Path
 ) -> None:

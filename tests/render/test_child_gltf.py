@@ -82,6 +82,19 @@ def test_nothing_leaks_from_one_action_into_the_next(blender: BlenderProcess, tm
     assert len(files(tmp_path / "fresh")) == 8
 
 
+def test_the_order_of_frames_and_views_decides_no_pixel(blender: BlenderProcess, tmp_path: Path) -> None:
+    """Cycles keeps the scene from picture to picture, and must not miss a change."""
+    blender.load(three_actions(tmp_path / "a.glb"))
+    views = [view(20, 15), view(110, 15)]
+    blender.draw(tmp_path / "forth", 2, TIMES_S, views)
+    blender.draw(tmp_path / "back", 2, TIMES_S[::-1], views[::-1])
+    forth, back = files(tmp_path / "forth"), files(tmp_path / "back")
+    for name in ("v020", "v110"):
+        shown = [forth[f"{name}_{frame:03d}.png"] for frame in range(4)]
+        assert shown == [back[f"{name}_{3 - frame:03d}.png"] for frame in range(4)]
+        assert len(set(shown)) == 4
+
+
 def test_the_number_of_threads_decides_no_pixel(blender: BlenderProcess, tmp_path: Path) -> None:
     blender.load(three_actions(tmp_path / "a.glb"))
     for threads in (1, 2):
@@ -140,6 +153,18 @@ def turn_about_y(half_sine: float) -> np.ndarray:
     """The rotation of a glTF quaternion (0, half_sine, 0, w)."""
     angle = 2 * math.asin(half_sine / math.hypot(half_sine, 0.954))
     return np.array([[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]])
+
+
+def test_times_between_blenders_frames_are_drawn_as_such(blender: BlenderProcess, tmp_path: Path) -> None:
+    tiny = TinyGltf()
+    node = tiny.node(mesh=tiny.cube())
+    tiny.animate("dash", (node, "translation", [0.0, 1.0], [[0, 0, 0], [24, 0, 0]]))
+    blender.load(tiny.save(tmp_path / "a.glb"))
+    times_s = [0.0, 0.25 / 24, 1.0 / 24]
+    assert blender.measure(0, times_s[:2]).box_max[0] == pytest.approx(0.75, abs=1e-3)
+    blender.draw(tmp_path / "out", 0, times_s, [view(0, name="v")])
+    ends = [np.flatnonzero(picture(tmp_path / "out", "v", frame)[..., 3].max(axis=0) > 0.5)[-1] for frame in range(3)]
+    assert (ends[1] - ends[0]) / (ends[2] - ends[0]) == pytest.approx(0.25, abs=0.1)
 
 
 def test_a_crop_is_what_the_whole_picture_shows_there(blender: BlenderProcess, tmp_path: Path) -> None:
@@ -202,9 +227,13 @@ def test_an_asset_of_absurd_size_looks_and_measures_like_an_ordinary_one(
     for factor in (1.0, scale):
         tiny = TinyGltf()
         root = tiny.node(scale=[factor] * 3)
-        for place in (-1, 1):
-            node = tiny.node(parent=root, mesh=six_colours(tiny), translation=[place, 0, 0])
-        tiny.animate("hop", (node, "translation", [0.0, 1.0], [[1, 0, 0], [1, 1, 0]]))
+        armature = tiny.node(parent=root, scale=[100, 100, 100])
+        bone = tiny.node(parent=armature, translation=[0.01, 0, 0])
+        tiny.node(parent=armature, mesh=skinned_cube(tiny, (0,), 0.01), skin=0)
+        tiny.node(parent=root, mesh=six_colours(tiny), translation=[-1, 0, 0])
+        identity = tiny.accessor(np.eye(4).reshape(1, 16), "MAT4")
+        tiny.document["skins"] = [{"joints": [bone], "inverseBindMatrices": identity}]
+        tiny.animate("hop", (bone, "translation", [0.0, 1.0], [[0.01, 0, 0], [0.01, 0.01, 0]]))
         loaded = blender.load(tiny.save(tmp_path / "a.glb"))
         measured = blender.measure(0, TIMES_S)
         drawn = blender.draw(tmp_path / f"{factor}", 0, TIMES_S[2:3], [view(30, 20, name="v")])
@@ -220,7 +249,7 @@ def test_an_asset_of_absurd_size_looks_and_measures_like_an_ordinary_one(
 
 def test_an_asset_far_from_the_origin_is_framed_like_one_at_home(blender: BlenderProcess, tmp_path: Path) -> None:
     images = []
-    for away in (0.0, 1e4):
+    for away in (0.0, 3e6):
         tiny = TinyGltf()
         node = tiny.node(mesh=six_colours(tiny), translation=[away, 0, 0])
         tiny.animate("hop", (node, "translation", [0.0, 1.0], [[away, 0, 0], [away, 1, 0]]))
@@ -339,7 +368,7 @@ def test_what_grows_out_of_nothing_is_measured_by_its_largest(blender: BlenderPr
     blender.load(tiny.save(tmp_path / "a.glb"))
     measured = blender.measure(0, TIMES_S)
     assert measured.finite
-    assert measured.rest_diagonal > 1.0
+    assert measured.rest_diagonal == pytest.approx(math.sqrt(3), abs=1e-4)
     assert 0.0 < measured.motion_mean < 1.0
 
 
@@ -377,40 +406,39 @@ def test_skins_follow_their_bones_though_an_idle_joint_has_a_matrix_of_another_s
 ) -> None:
     """Rigify's control bones come out of converters with unit bind matrices beside the others' hundredths."""
     tiny = TinyGltf()
-    skinned = tiny.cube(points=100.0 * CUBE)
-    joints = tiny.accessor(np.array([[1, 0, 0, 0]] * 8), "VEC4")
-    weights = tiny.accessor(np.array([[1.0, 0, 0, 0]] * 8, np.float32), "VEC4")
-    for primitive in tiny.document["meshes"][skinned]["primitives"]:
-        primitive["attributes"] |= {"JOINTS_0": joints, "WEIGHTS_0": weights}
     root = tiny.node(name="root", translation=[5, 0, 0])
     control = tiny.node(parent=root, name="control", translation=[0, 2, 0])
     arm = tiny.node(parent=control, name="arm", translation=[0, 1, 0])
-    tiny.node(mesh=skinned, skin=0)
-    hundredth = np.diag([0.01, 0.01, 0.01, 1.0])
-    unit, bind = np.eye(4), hundredth.copy()
-    bind[:3, 3] = [-5, -3, 0]
-    first = hundredth.copy()
-    first[:3, 3] = [-5, 0, 0]
-    binds = tiny.accessor(np.stack([matrix.T.ravel() for matrix in (first, bind, unit)]).astype(np.float32), "MAT4")
-    tiny.document["skins"] = [{"joints": [root, arm, control], "inverseBindMatrices": binds}]
-    tiny.animate("wave", (arm, "translation", [0.0, 1.0], [[0, 1, 0], [0, 4, 0]]))
+    tiny.node(mesh=skinned_cube(tiny, (0, 1), 100.0), skin=0)
+    binds = [np.diag([0.01, 0.01, 0.01, 1.0]), np.diag([0.01, 0.01, 0.01, 1.0]), np.eye(4)]
+    binds[0][:3, 3], binds[1][:3, 3] = [-5, 0, 0], [-5, -3, 0]
+    matrices = tiny.accessor(np.stack([matrix.T.ravel() for matrix in binds]), "MAT4")
+    tiny.document["skins"] = [{"joints": [root, arm, control], "inverseBindMatrices": matrices}]
+    tiny.animate("wave", (arm, "rotation", [0.0, 1.0], [[0, 0, 0, 1], [0, 0, math.sqrt(0.5), math.sqrt(0.5)]]))
     blender.load(tiny.save(tmp_path / "a.glb"))
     measured = blender.measure(0, [1.0])
-    assert measured.box_min == pytest.approx([-0.5, -0.5, 2.5], abs=1e-3)
-    assert measured.box_max == pytest.approx([0.5, 0.5, 3.5], abs=1e-3)
+    # Half follows the root and stays, half turns by 90 degrees about the arm's joint at (5, 3).
+    assert measured.box_min == pytest.approx([3.5, -0.5, -1.5], abs=1e-3)
+    assert measured.box_max == pytest.approx([4.5, 0.5, -0.5], abs=1e-3)
+
+
+def skinned_cube(tiny: TinyGltf, joints_of_skin: tuple[int, ...], size: float) -> int:
+    """A cube mesh that follows joints of its skin in equal parts."""
+    mesh = tiny.cube(points=size * CUBE)
+    idle = 4 - len(joints_of_skin)
+    joints = tiny.accessor(np.array([[*joints_of_skin, *[0] * idle]] * 8), "VEC4")
+    weights = tiny.accessor(np.array([[1.0] * (4 - idle) + [0.0] * idle] * 8) / (4 - idle), "VEC4")
+    for primitive in tiny.document["meshes"][mesh]["primitives"]:
+        primitive["attributes"] |= {"JOINTS_0": joints, "WEIGHTS_0": weights}
+    return mesh
 
 
 def test_what_hangs_on_the_bone_of_a_scaled_armature_stays_where_it_is(blender: BlenderProcess, tmp_path: Path) -> None:
     tiny = TinyGltf()
-    skinned = tiny.cube()
-    joints = tiny.accessor(np.zeros((8, 4), dtype=int), "VEC4")
-    weights = tiny.accessor(np.array([[1.0, 0, 0, 0]] * 8, np.float32), "VEC4")
-    for primitive in tiny.document["meshes"][skinned]["primitives"]:
-        primitive["attributes"] |= {"JOINTS_0": joints, "WEIGHTS_0": weights}
     armature = tiny.node(name="armature", scale=[100, 100, 100])
     bone = tiny.node(parent=armature, name="bone", translation=[0.01, 0.02, 0])
     tiny.node(parent=bone, name="hat", mesh=tiny.cube(), translation=[0, 0.03, 0], scale=[0.01, 0.01, 0.01])
-    tiny.node(parent=armature, name="body", mesh=skinned, skin=0)
+    tiny.node(parent=armature, name="body", mesh=skinned_cube(tiny, (0,), 1.0), skin=0)
     bind = np.diag([0.01, 0.01, 0.01, 1.0])
     tiny.document["skins"] = [
         {"joints": [bone], "inverseBindMatrices": tiny.accessor(bind.T.reshape(1, 16).astype(np.float32), "MAT4")}
