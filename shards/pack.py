@@ -7,7 +7,6 @@ nor how often packing was cut off. Of the files, only those are written that the
 import hashlib
 import io
 import re
-import sys
 import tarfile
 import zlib
 from collections import Counter, defaultdict, deque
@@ -32,7 +31,7 @@ from pipeline.records import (
     from_dict,
 )
 from pipeline.tables import Tables
-from shards.plan import READS, STAGE, PackSettings, PlannedClip, PlannedShard, plan, read_revoked, slug_of
+from shards.plan import READS, STAGE, PackSettings, PlannedClip, PlannedShard, plan, read_revoked
 from shards.sample import SampleRecord, sample_record
 from shards.views import Shard, connect_to, select
 
@@ -108,9 +107,7 @@ class Packer:
             RuntimeError: A clip's file is damaged, or rows that belong to a clip are missing.
         """
         final = up_to_seq is None
-        # A merge that was cut off would bring back rows that are replaced below.
-        self._tables.compact(at_least=sys.maxsize)
-        self._take_index_apart()
+        self._find_index()
         with connect_to(self._tables, READS) as con:
             if final:
                 self._check_curated(con)
@@ -171,10 +168,7 @@ class Packer:
 
     def _is_current(self, shard: PlannedShard, members: Sequence[_Member]) -> bool:
         """True if tar and index hold what is planned; an index of other settings is then written under ours."""
-        try:
-            samples, whole = self._index_of(shard.slug)
-        except FileNotFoundError:  # merged with others in this moment
-            return False
+        samples, whole = self._index_of(shard.slug)
         if len(whole) != 1 or not self._store.exists(shard.path):
             return False
         wanted = [
@@ -265,29 +259,13 @@ class Packer:
         for path in sorted(self._fragments.pop(slug, ()), reverse=True):
             self._store.remove(path)
 
-    def _take_index_apart(self) -> None:
-        """Find each shard's index; what was merged with that of others is written back into a file of its own."""
+    def _find_index(self) -> None:
+        """Find the index files of each shard."""
         self._fragments = defaultdict(set)
-        merged = []
         for record in (Sample, Shard):
             for path in self._store.list_files(f"tables/{record.table}", ".parquet"):
-                match = _FRAGMENT.fullmatch(path)
-                if match:
+                if match := _FRAGMENT.fullmatch(path):
                     self._fragments[match["slug"]].add(path)
-                else:
-                    merged.append((record, path))
-        for record, path in merged:
-            by_origin: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
-            for row in _read(self._store.read_bytes(path)):
-                by_origin[row["made_by"], row["made_from"]][row[record.key[0]]] = from_dict(record, row)
-            for (made_by, shard), group in by_origin.items():
-                slug = slug_of(shard)
-                target = self._fragment(record, slug, made_by.partition("@")[2])
-                if target not in self._fragments[slug]:
-                    name = target.removeprefix(f"tables/{record.table}/").removesuffix(".parquet")
-                    self._tables.write(record, name, list(group.values()), made_by=made_by, made_from=shard)
-                    self._fragments[slug].add(target)
-            self._store.remove(path)
 
     def _remove_all_but(self, wanted: dict[str, str]) -> list[str]:
         """Remove tars and index files that are not planned, and what a killed process left half written."""

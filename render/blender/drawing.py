@@ -23,6 +23,8 @@ from render.protocol import BadAsset, Draw, Drawn
 
 BLENDER_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 FILTER_WIDTH_PX = 1.5
+CLIP_RADIUS = 1.5
+"""The object is in the unit sphere, all but hair."""
 CROP_MARGIN_PX = 2
 """Around the projected box: the pixel filter spreads by half its width."""
 COMFORT = (1e-4, 1e5)
@@ -225,8 +227,8 @@ class _Studio:
         distance = float(np.linalg.norm(c2w[:3, 3]))
         place[:3, 3] = c2w[:3, 3] / self.scale + self.centre
         self.camera.matrix_world = place.T.tolist()
-        self.camera.data.clip_start = max(distance - 1.01, 1e-3) / self.scale
-        self.camera.data.clip_end = (distance + 1.01) / self.scale
+        self.camera.data.clip_start = max(distance - CLIP_RADIUS, 1e-3) / self.scale
+        self.camera.data.clip_end = (distance + CLIP_RADIUS) / self.scale
         left, top, right, bottom = box
         render, size = self.stage.render, self.request.size_px
         # A quarter of a pixel keeps Blender's rounding down on the right side.
@@ -286,7 +288,7 @@ def set_look(stage: Any, request: Draw) -> None:
     # Without the tree, the same samples give 2 dB less: they go to the suns by lot, not by their part in the light.
     cycles.use_light_tree = True
     cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 2, 2
-    cycles.transmission_bounces, cycles.volume_bounces, cycles.transparent_max_bounces = 4, 0, 8
+    cycles.transmission_bounces, cycles.volume_bounces, cycles.transparent_max_bounces = 4, 0, 16
     cycles.caustics_reflective = cycles.caustics_refractive = False
     cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 0.0, 4.0
     cycles.use_denoising = request.denoise != "none"

@@ -104,7 +104,7 @@ def _import_fbx(path: str) -> set[str]:
         with patched("io_scene_fbx.import_fbx", "blen_read_animations", _then_play_nothing):
             return set(bpy.ops.import_scene.fbx(filepath=path, anim_offset=0.0, use_custom_props=False))
     except RuntimeError:
-        if not hasattr(bpy.types, "WM_OT_fbx_import"):
+        if "fbx_import" not in dir(bpy.ops.wm):
             raise
         # The newer importer reads ASCII and versions before 7.1. It is twenty times as fast, too, and would come first
         # if it did not lose the animation of objects without an armature (4.5.15).
