@@ -3,7 +3,6 @@
 import logging
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,7 +130,7 @@ class StreamingPacker:
         self._every_s = every_s
         self._up_to_seq = 0
         self._changed = threading.Event()
-        self._ending = False
+        self._ending = threading.Event()
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="mv4d-packer", daemon=True)
         self._thread.start()
@@ -147,7 +146,7 @@ class StreamingPacker:
         Raises:
             BaseException: What ended the packing early.
         """
-        self._ending = True
+        self._ending.set()
         self._changed.set()
         self._thread.join()
         if self._failed is not None:
@@ -157,7 +156,7 @@ class StreamingPacker:
         while True:
             self._changed.wait()
             self._changed.clear()
-            if self._ending:
+            if self._ending.is_set():
                 return
             try:
                 decide(self._tables, self._preset, Scope(up_to_seq=self._up_to_seq))
@@ -166,7 +165,7 @@ class StreamingPacker:
             except (OSError, ValueError, RuntimeError) as error:
                 self._failed = error
                 return
-            time.sleep(0.0 if self._ending else self._every_s)
+            self._ending.wait(self._every_s)
 
 
 def build(options: BuildOptions, specs: Sequence[str], *, report: bool = True) -> int:
