@@ -55,10 +55,16 @@ class Toy:
     noai: bool | None = None
     title: str = ""
     name: str = ""
+    num_views: int = NUM_VIEWS
+    num_frames: int = NUM_FRAMES
 
     @property
     def asset_id(self) -> str:
         return hashlib.sha256(f"asset {self.seq} {self.name}".encode()).hexdigest()
+
+    def strip(self, action: int, view: int) -> bytes:
+        """The file of a view."""
+        return strip(self.seq * 100 + action * 10 + view, self.num_frames)
 
 
 def shape_frames(seed: int, num_frames: int = NUM_FRAMES, size_px: int = SIZE_PX) -> npt.NDArray[np.uint8]:
@@ -75,8 +81,8 @@ def shape_frames(seed: int, num_frames: int = NUM_FRAMES, size_px: int = SIZE_PX
 
 
 @functools.cache
-def strip(seed: int) -> bytes:
-    return encode_strip(shape_frames(seed))
+def strip(seed: int, num_frames: int = NUM_FRAMES) -> bytes:
+    return encode_strip(shape_frames(seed, num_frames))
 
 
 def filled(record: type[R], **values: Any) -> R:
@@ -122,24 +128,24 @@ def _animation_rows(toy: Toy, action: int) -> list[Record]:
     motion = 0.01 * (action + 1) + 0.001 * toy.seq
     animation = filled(
         Animation, animation_id=animation_id, asset_id=toy.asset_id, action_index=action,
-        action_name=f"Walk.{action:03d}", duration_s=2.0, action_duration_s=2.5, num_frames=NUM_FRAMES, fps=8.0,
+        action_name=f"Walk.{action:03d}", duration_s=2.0, action_duration_s=2.5, num_frames=toy.num_frames, fps=8.0,
         motion_mean=motion, motion_p95=2 * motion, path_length=3 * motion, rigid_share=0.1, travel=1.1,
         motion_id=content_id("motion", animation_id),
     )  # fmt: skip
-    azimuths = [360.0 * view / NUM_VIEWS for view in range(NUM_VIEWS)]
+    azimuths = [360.0 * view / toy.num_views for view in range(toy.num_views)]
     c2w = np.stack([look_at_origin(azimuth, 15.0, 3.0) for azimuth in azimuths])
     plan = filled(
         ClipPlan, clip_id=clip_id, animation_id=animation_id, asset_id=toy.asset_id,
         action_index=action, action_name=animation.action_name, start_s=0.0,
         duration_s=2.0, action_duration_s=2.5, looped=False, rig="toy", quality="draft", size_px=SIZE_PX,
-        num_views=NUM_VIEWS, num_frames=NUM_FRAMES, fps=8.0, seed=1, azimuth_deg=0.0, elevation_deg=15.0,
+        num_views=toy.num_views, num_frames=toy.num_frames, fps=8.0, seed=1, azimuth_deg=0.0, elevation_deg=15.0,
         settings='{"samples":16}',
     )  # fmt: skip
-    contents = [strip(toy.seq * 100 + action * 10 + view) for view in range(NUM_VIEWS)]
+    contents = [toy.strip(action, view) for view in range(toy.num_views)]
     clip = filled(
         Clip, clip_id=clip_id, animation_id=animation_id, asset_id=toy.asset_id, rig="toy", quality="draft",
-        num_views=NUM_VIEWS, num_frames=NUM_FRAMES, width=SIZE_PX, height=SIZE_PX, fps=8.0, seed=1,
-        azimuth_deg=0.0, elevation_deg=15.0, view_names=tuple(f"view_{view:02d}" for view in range(NUM_VIEWS)),
+        num_views=toy.num_views, num_frames=toy.num_frames, width=SIZE_PX, height=SIZE_PX, fps=8.0, seed=1,
+        azimuth_deg=0.0, elevation_deg=15.0, view_names=tuple(f"view_{view:02d}" for view in range(toy.num_views)),
         c2w=tuple(c2w.ravel().tolist()), num_camera_frames=1, intrinsics=pinhole(40.0, SIZE_PX), world_scale=0.5,
         world_centre=(0.0, 0.0, 1.0), folder=f"clips/{clip_id[:2]}/{clip_id}",
         parts=tuple(
@@ -172,8 +178,8 @@ def commit(tables: Tables, toys: Iterable[Toy], *, skip: Sequence[type[Record]] 
         actions = {row.animation_id: row.action_index for row in by_type[Animation] if isinstance(row, Animation)}
         for clip in by_type.get(Clip, []):
             assert isinstance(clip, Clip)
-            for view in range(NUM_VIEWS):
-                content = strip(toy.seq * 100 + actions[clip.animation_id] * 10 + view)
+            for view in range(toy.num_views):
+                content = toy.strip(actions[clip.animation_id], view)
                 tables.store.write_bytes(f"{clip.folder}/{strip_name(view)}", content)
     if decisions:
         tables.write(Decision, "current", list(decisions.values()), made_by="toy@1", made_from="")

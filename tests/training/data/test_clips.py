@@ -1,0 +1,134 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from pipeline.cameras import look_at_origin, to_mvdream
+from pipeline.media import compose
+from tests.shards.toys import shape_frames
+from tests.training.data.conftest import CHOSEN, NUM_FRAMES, NUM_VIEWS, SETTINGS
+from training.data.clips import ClipDataset, ClipSettings, Example, caption_of, choose_frames, choose_views
+from training.data.index import BrokenSample, SampleIndex
+from training.data.order import BatchesOfRank, Draw, Stream
+from training.data.stream import TarStream
+
+
+def dataset(published: Path, **changes: object) -> ClipDataset:
+    return ClipDataset(SampleIndex.open(str(published), CHOSEN), replace(SETTINGS, **changes))  # type: ignore[arg-type]
+
+
+def test_an_example_shows_the_drawn_views_and_frames(published: Path) -> None:
+    examples = dataset(published)
+    record_of = {
+        (seq, action): [shape_frames(seq * 100 + action * 10 + view, NUM_FRAMES) for view in range(NUM_VIEWS)]
+        for seq in range(6)
+        for action in range(2)
+    }
+    for place in range(12):
+        row, example = examples.index[place], examples[Draw(index=place, place=place)]
+        seq, action = int(row.title.split()[1]), int(row.action[-3:])
+        rng = np.random.default_rng([SETTINGS.seed, place])
+        views = choose_views(NUM_VIEWS, 4, rng)
+        frames = choose_frames(NUM_FRAMES, 8.0, SETTINGS, rng)
+        pictures = np.stack([compose(record_of[seq, action][view][frames]) for view in views])
+        expected = torch.from_numpy(pictures).permute(0, 1, 4, 2, 3) * 2 - 1
+        torch.testing.assert_close(example["video"], expected, atol=2 / 255, rtol=0)
+        cameras = np.stack([look_at_origin(360.0 * view / NUM_VIEWS, 15.0, 3.0) for view in views])
+        np.testing.assert_allclose(example["cameras"], to_mvdream(cameras), atol=1e-6)
+
+
+def test_views_are_a_quarter_turn_apart_from_any_first_one() -> None:
+    firsts = set()
+    for seed in range(40):
+        views = choose_views(16, 4, np.random.default_rng(seed))
+        assert np.array_equal(np.diff(views), [4, 4, 4])
+        firsts.add(int(views[0]))
+    assert firsts == {0, 1, 2, 3}
+    with pytest.raises(BrokenSample):
+        choose_views(6, 4, np.random.default_rng(0))
+
+
+def test_frames_follow_the_frame_rate_and_stay_inside() -> None:
+    rng = np.random.default_rng(0)
+    sixteen = ClipSettings()
+    starts = {int(choose_frames(48, 24.0, sixteen, rng)[0]) for _ in range(60)}
+    assert starts == {0, 1, 2}
+    assert np.array_equal(np.unique(np.diff(choose_frames(48, 24.0, sixteen, rng))), [3])
+    assert np.array_equal(choose_frames(16, 8.0, sixteen, rng), np.arange(16))
+    assert np.array_equal(np.diff(choose_frames(20, 24.0, sixteen, rng)), np.ones(15))
+    strides = {int(np.diff(choose_frames(80, 24.0, replace(sixteen, stride_jitter=1), rng))[0]) for _ in range(60)}
+    assert strides == {2, 3, 4}
+    with pytest.raises(BrokenSample):
+        choose_frames(15, 8.0, sixteen, rng)
+
+
+def test_worker_processes_change_nothing(published: Path) -> None:
+    examples = dataset(published, background="random")
+    stream = Stream(num_samples=len(examples), seed=1)
+
+    def batches(num_workers: int) -> list[Example]:
+        sampler = BatchesOfRank(stream, batch_size=2, num_batches=9)
+        return list(DataLoader(examples, batch_sampler=sampler, num_workers=num_workers))
+
+    for alone, together in zip(batches(0), batches(2), strict=True):
+        assert alone["key"] == together["key"]
+        assert torch.equal(alone["video"], together["video"])
+        assert torch.equal(alone["cameras"], together["cameras"])
+
+
+def test_the_same_clip_differs_from_pass_to_pass(published: Path) -> None:
+    examples = dataset(published)
+    videos = [examples[Draw(index=0, place=place)]["video"] for place in range(0, 120, 12)]
+    assert any(not torch.equal(videos[0], video) for video in videos[1:])
+
+
+@pytest.mark.parametrize(("background", "level"), [("grey", 0.0), ("white", 1.0), ("black", -1.0)])
+def test_backgrounds(published: Path, background: str, level: float) -> None:
+    example = dataset(published, background=background)[Draw(index=0, place=0)]
+    assert example["video"][0, 0, :, 0, 0].tolist() == pytest.approx([level] * 3, abs=1e-6)
+
+
+def test_other_sizes_are_resized_after_composing(published: Path) -> None:
+    small = dataset(published, size_px=12, background="white")[Draw(index=0, place=0)]["video"]
+    full = dataset(published, background="white")[Draw(index=0, place=0)]["video"]
+    assert small.shape == (4, 3, 3, 12, 12)
+    pooled = torch.nn.functional.avg_pool2d(full.flatten(0, 1), 2).unflatten(0, (4, 3))
+    torch.testing.assert_close(small, pooled, atol=1e-5, rtol=0)
+
+
+def test_a_broken_sample_is_replaced_and_counted(
+    published: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(published, tmp_path / "shards"))
+    examples = dataset(folder)
+    row = examples.index[0]
+    content = bytearray((folder / row.shard).read_bytes())
+    for part in row.parts.values():
+        content[part.offset + 5] ^= 255
+    (folder / row.shard).write_bytes(content)
+    example = examples[Draw(index=0, place=0)]
+    assert example["key"] == examples.index[1].key
+    assert example["num_broken"] == 1
+    assert row.key in caplog.text
+    with pytest.raises(BrokenSample):
+        ClipDataset(examples.index, SETTINGS, strict=True)[Draw(index=0, place=0)]
+
+
+def test_captions_leave_out_what_tools_add() -> None:
+    assert caption_of("Red_Fox", "Armature|Walk.001") == "Red Fox, Walk"
+    assert caption_of("Fox", "") == "Fox"
+    assert caption_of("", "mixamo.com|Layer0") == "Layer"
+
+
+def test_plain_webdataset_gives_every_sample_once(published: Path) -> None:
+    tars = [str(path) for path in sorted(published.rglob("*.tar"))]
+    keys = [example["key"] for example in TarStream(tars, SETTINGS)]
+    index = SampleIndex.open(str(published), CHOSEN)
+    assert keys == [index[place].key for place in range(len(index))]
+    shuffled = [example["key"] for example in TarStream(tars, SETTINGS, shuffle=4, seed=1)]
+    assert sorted(shuffled) == sorted(keys)
+    assert shuffled != keys

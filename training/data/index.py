@@ -1,0 +1,207 @@
+"""Which samples of a data set are trained on, and where their bytes lie: rows of `samples.parquet`, chosen by SQL."""
+
+import io
+import os
+import zlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.storage import Store
+
+INDEX, REVOKED = "samples.parquet", "REVOKED.parquet"
+SIDE_BY_SIDE = ("mv16", "ortho4")
+"""Rigs whose cameras stand still, evenly spaced round the object: what MV-VDM is trained on."""
+
+
+class BrokenSample(Exception):
+    """The bytes of a sample are not those that were packed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which samples are used."""
+
+    split: str = "train"
+    rigs: tuple[str, ...] = SIDE_BY_SIDE
+    """Names of rigs; empty for all."""
+    licence_classes: tuple[str, ...] = ()
+    """`cc0`, `permissive`, `by`, …; empty for all that were packed."""
+    num_views: int = 4
+    """Views of an example: samples whose ring does not give so many, evenly spaced, are left out."""
+    num_frames: int = 16
+    """Frames of an example: shorter samples are left out."""
+    where: str = ""
+    """SQL over the columns of `samples.parquet`, such as `motion_mean > 0.01 AND rigid_share < 0.9`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A member of a tar."""
+
+    offset: int
+    num_bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample of the index."""
+
+    key: str
+    shard: str
+    title: str
+    action: str
+    num_views: int
+    num_frames: int
+    fps: float
+    parts: dict[str, Part]
+    """By name: `json`, `v00.webp`, …"""
+
+
+class SampleIndex:
+    """The selected samples in the order of the shards; cheap to send to worker processes."""
+
+    def __init__(self, root: str, table: pa.Table) -> None:
+        self.root = root
+        """The folder or URL of the shards."""
+        self._table = table
+
+    @classmethod
+    def open(cls, root: str, selection: Selection) -> "SampleIndex":
+        """Read the index of a data set.
+
+        Args:
+            root: Folder or fsspec URL of the shards, or of the data root that holds `shards/`.
+            selection: Which of its samples.
+
+        Raises:
+            FileNotFoundError: There is no index.
+            ValueError: The selection is no SQL, or selects nothing.
+        """
+        store = Store(root)
+        if not store.exists(INDEX):
+            root = f"{root.rstrip('/')}/shards"
+            store = Store(root)
+        if not store.exists(INDEX):
+            raise FileNotFoundError(f"no {INDEX} in {root}: run `mv4d pack`, or give the folder of the shards")
+        table = _select(_read(store, INDEX), _revoked(store), selection)
+        if table.num_rows == 0:
+            raise ValueError(f"no sample of {root} is in the selection {selection}")
+        return cls(root, table)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, place: int) -> Row:
+        row = self._table.slice(place, 1).to_pylist()[0]
+        parts = {part["name"]: Part(part["offset"], part["num_bytes"], part["crc32"]) for part in row["parts"]}
+        names = ("key", "shard", "title", "action", "num_views", "num_frames", "fps")
+        return Row(**{name: row[name] for name in names}, parts=parts)
+
+    @cached_property
+    def shard_starts(self) -> tuple[int, ...]:
+        """The place of each shard's first sample."""
+        shards = self._table["shard"].to_pylist()
+        return tuple(place for place, shard in enumerate(shards) if place == 0 or shard != shards[place - 1])
+
+
+def _read(store: Store, name: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(store.read_bytes(name)))
+
+
+def _revoked(store: Store) -> pa.Table:
+    """What was taken down since it was packed, as one column `id`."""
+    ids: list[str] = []
+    if store.exists(REVOKED):
+        table = _read(store, REVOKED)
+        columns = [name for name in ("asset_id", "clip_id") if name in table.column_names]
+        if not columns:
+            raise ValueError(f"{REVOKED} has neither a column asset_id nor clip_id, but {table.column_names}")
+        ids = [value for name in columns for value in table[name].to_pylist() if value]
+    return pa.table({"id": pa.array(ids, pa.string())})
+
+
+def _select(samples: pa.Table, revoked: pa.Table, selection: Selection) -> pa.Table:
+    conditions = [
+        "split = $split",
+        "num_views % $num_views = 0",
+        "num_frames >= $num_frames",
+        "(len($rigs::VARCHAR[]) = 0 OR list_contains($rigs::VARCHAR[], rig))",
+        "(len($licences::VARCHAR[]) = 0 OR list_contains($licences::VARCHAR[], licence_class))",
+        "asset_id NOT IN (SELECT id FROM revoked)",
+        "clip_id NOT IN (SELECT id FROM revoked)",
+    ]
+    if selection.where:
+        conditions.append(f"({selection.where})")
+    with duckdb.connect() as con:
+        con.register("samples", samples)
+        con.register("revoked", revoked)
+        con.execute("SET enable_external_access = false")
+        try:
+            found = con.sql(
+                'SELECT key, shard, title, "action", num_views, num_frames, fps, parts FROM samples '
+                f'WHERE {" AND ".join(conditions)} ORDER BY shard, "offset"',
+                params={
+                    "split": selection.split,
+                    "num_views": selection.num_views,
+                    "num_frames": selection.num_frames,
+                    "rigs": list(selection.rigs),
+                    "licences": list(selection.licence_classes),
+                },
+            )
+        except duckdb.Error as error:
+            raise ValueError(f"the condition {selection.where!r} is not understood: {error}") from error
+        table: pa.Table = found.to_arrow_table()
+        return table.combine_chunks()
+
+
+@dataclass
+class ShardReader:
+    """Exact reads out of tars: one `pread` a part on a local disk, one range request elsewhere."""
+
+    root: str
+    _open: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By path: file descriptor, and the process that opened it."""
+    max_open: int = 256
+
+    def read(self, shard: str, part: Part) -> bytes:
+        """The bytes of a part.
+
+        Raises:
+            BrokenSample: They are not the bytes that were packed.
+            FileNotFoundError: The shard is not there.
+        """
+        content = self._read(shard, part)
+        if len(content) != part.num_bytes or zlib.crc32(content) != part.crc32:
+            raise BrokenSample(f"{shard} at {part.offset}: {len(content)} bytes with another checksum than the index's")
+        return content
+
+    def _read(self, shard: str, part: Part) -> bytes:
+        if not self._store.is_local:
+            end = part.offset + part.num_bytes
+            return bytes(self._store.fs.cat_file(self._store.path(shard), start=part.offset, end=end))
+        return os.pread(self._descriptor(shard), part.num_bytes, part.offset)
+
+    def _descriptor(self, shard: str) -> int:
+        found = self._open.get(shard)
+        if found and found[1] == os.getpid():
+            return found[0]
+        if len(self._open) >= self.max_open:
+            _, (descriptor, owner) = self._open.popitem()
+            if owner == os.getpid():
+                os.close(descriptor)
+        descriptor = os.open(self._store.path(shard), os.O_RDONLY | os.O_CLOEXEC)
+        self._open[shard] = (descriptor, os.getpid())
+        return descriptor
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.root)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "_open": {}, "max_open": self.max_open}
