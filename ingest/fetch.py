@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urljoin
@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote_to_bytes, urljoin
 import httpx
 import tenacity
 
-from ingest.refused import Refused
+from ingest.hosts import Hosts, refuse_private, refuse_rebound
+from ingest.refused import Passing, Refused
 from ingest.sniff import raise_if_web_page
 
 _GONE = frozenset({404, 410, 451})
@@ -33,11 +34,16 @@ class FetchSettings:
     """Without a byte, or for a connection."""
     deadline_s: float = 900.0
     """For one file, all attempts together."""
+    per_host: int = 16
+    """Requests under way to one host at once, for each worker process."""
+    allow_private: bool = False
+    """Let URLs and redirects lead to this machine and to private networks. Lists from strangers must not."""
     user_agent: str = "mv4d"
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"fetch.attempts must be at least 1, got {self.attempts}")
+        for name in ("attempts", "per_host"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"fetch.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("timeout_s", "deadline_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"fetch.{name} must be positive, got {getattr(self, name)}")
@@ -54,12 +60,26 @@ class Fetched:
     sha256: str
 
 
-class Passing(Exception):
-    """A fault that may be over on the next attempt."""
+@dataclass
+class _Partial:
+    """What has come of a download so far, over all attempts."""
 
-    def __init__(self, message: str, wait_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
+    path: Path
+    num_bytes: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    validator: str = ""
+    """By which the server knows this version of the file again; without one there is no going on in the middle."""
+
+    def begin(self, validator: str) -> None:
+        """Nothing has come."""
+        self.num_bytes, self.digest, self.validator = 0, hashlib.sha256(), validator
+        self.path.write_bytes(b"")
+
+    def headers(self) -> dict[str, str]:
+        """What to send to get only the rest."""
+        if not (self.num_bytes and self.validator):
+            return {}
+        return {"Range": f"bytes={self.num_bytes}-", "If-Range": self.validator}
 
 
 class Fetcher:
@@ -79,8 +99,11 @@ class Fetcher:
             timeout=settings.timeout_s,
             # Identity: sizes mean what they say, and no bomb can unfold on the way.
             headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            # Called before every request and after every answer's header, those of redirects included.
+            event_hooks={} if settings.allow_private else {"request": [refuse_private], "response": [refuse_rebound]},
         )
+        self._hosts = Hosts(settings.per_host)
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,7 +126,8 @@ class Fetcher:
         scheme = uri.partition("://")[0].lower()
         if scheme not in ("http", "https"):
             raise Refused("not_found", f"we cannot fetch {scheme}:// URLs", "give a local path or an http(s) URL")
-        return self._with_retries(lambda deadline: self._download(uri, target, max_bytes, deadline))
+        partial = _Partial(target)
+        return self._with_retries(lambda deadline: self._download(uri, partial, max_bytes, deadline))
 
     def size(self, uri: str) -> int | None:
         """Bytes of a file, asked for without fetching it; None if it cannot be told."""
@@ -112,7 +136,7 @@ class Fetcher:
             return local.stat().st_size if os.path.isfile(local) else None
         try:
             answer = self._client.head(uri)
-        except (httpx.HTTPError, httpx.InvalidURL):
+        except (httpx.HTTPError, httpx.InvalidURL, Refused):
             return None
         return _content_length(answer) if answer.is_success else None
 
@@ -139,11 +163,16 @@ class Fetcher:
             attempts = retrying.statistics.get("attempt_number", 1)
             raise Refused("fetch_failed", f"{error} (attempt {attempts} of {settings.attempts})") from None
 
-    def _download(self, url: str, target: Path, max_bytes: int, deadline: float) -> Fetched:
+    def _download(self, url: str, partial: _Partial, max_bytes: int, deadline: float) -> Fetched:
         try:
-            with self._client.stream("GET", url, timeout=self._timeout(deadline)) as answer:
+            with (
+                self._hosts.turn(httpx.URL(url).netloc.decode(), deadline),
+                self._client.stream("GET", url, headers=partial.headers(), timeout=self._timeout(deadline)) as answer,
+            ):
                 self._check_answer(answer, max_bytes)
-                return _save(answer, target, max_bytes, deadline)
+                if not _goes_on(answer, partial):
+                    partial.begin(_validator(answer))
+                return _save(answer, partial, max_bytes, deadline)
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
             raise Refused("fetch_failed", f"its redirects lead nowhere: {error}") from None
         except httpx.InvalidURL as error:
@@ -159,7 +188,12 @@ class Fetcher:
         if answer.status_code in _GONE:
             raise Refused("not_found", f"the server says {status}", "take it off the list, or find its new place")
         if answer.status_code in _PASSING or answer.is_server_error:
-            raise Passing(f"the server says {status}", _retry_after(answer))
+            wait_s = _retry_after(answer)
+            asked = answer.history[0].url if answer.history else answer.url
+            self._hosts.rest(asked, min(wait_s, self._settings.longest_wait_s))
+            raise Passing(f"the server says {status}", wait_s)
+        if answer.status_code == 416:
+            raise Passing("the server no longer has the rest of the file")
         if answer.status_code in (401, 403):
             raise Refused(
                 "fetch_failed", f"the server says {status}", "it wants a login, or blocks us: fetch it by hand"
@@ -204,23 +238,34 @@ def _local_file(path: Path, max_bytes: int) -> Fetched:
         return Fetched(path, num_bytes, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _save(answer: httpx.Response, target: Path, max_bytes: int, deadline: float) -> Fetched:
-    digest: Any = hashlib.sha256()
-    num_bytes = 0
-    with target.open("wb") as file:
+def _save(answer: httpx.Response, partial: _Partial, max_bytes: int, deadline: float) -> Fetched:
+    with partial.path.open("ab") as file:
         # As the network gives it: a block size would wait for a block to fill, past the deadline.
         for block in answer.iter_bytes():
-            if num_bytes == 0:
+            if partial.num_bytes == 0:
                 raise_if_web_page(block)
-            num_bytes += len(block)
-            if num_bytes > max_bytes:
+            if partial.num_bytes + len(block) > max_bytes:
                 raise _too_large(f"more than {max_bytes} bytes", max_bytes)
             if time.monotonic() > deadline:
-                raise Refused("fetch_failed", f"only {num_bytes} bytes came before the deadline",
+                raise Refused("fetch_failed", f"only {partial.num_bytes} bytes came before the deadline",
                               "run again later, or raise --fetch.deadline_s")  # fmt: skip
-            digest.update(block)
             file.write(block)
-    return Fetched(target, num_bytes, digest.hexdigest())
+            file.flush()
+            partial.digest.update(block)
+            partial.num_bytes += len(block)
+    return Fetched(partial.path, partial.num_bytes, partial.digest.hexdigest())
+
+
+def _goes_on(answer: httpx.Response, partial: _Partial) -> bool:
+    """Whether the answer is the rest of what has come so far."""
+    begins = answer.headers.get("Content-Range", "").startswith(f"bytes {partial.num_bytes}-")
+    return answer.status_code == 206 and begins and partial.num_bytes > 0 and _validator(answer) == partial.validator
+
+
+def _validator(answer: httpx.Response) -> str:
+    """A strong ETag, by RFC 9110 the only one that a range may be joined by; a date changes too seldom."""
+    etag = str(answer.headers.get("ETag", ""))
+    return etag if etag.startswith('"') else ""
 
 
 def _too_large(found: str, max_bytes: int) -> Refused:

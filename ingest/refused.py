@@ -23,3 +23,17 @@ class Refused(Exception):
     def detail(self) -> str:
         """What was found and what to do, in one line."""
         return f"{self.found}; {self.advice}"
+
+
+class Passing(Exception):
+    """A fault that may be over on the next attempt."""
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        """Fail for now.
+
+        Args:
+            message: What went wrong.
+            wait_s: How long the other side asked us to wait; 0 if it did not.
+        """
+        super().__init__(message)
+        self.wait_s = wait_s

@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from curate.rules import Preset, load_preset
 from curate.score import Score
 from curate.scores_view import Scope
 from ingest.duplicates import mark_duplicates
+from ingest.fetch import FetchSettings
 from ingest.licence import LicencePolicy, PolicyName
 from ingest.register import register
 from ingest.sources.open_source import open_source
@@ -23,11 +24,15 @@ from ingest.stage import Ingest
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
 from pipeline.records import SourceItem
 from pipeline.running import RunOptions, absolute_root, run_stages
+from pipeline.sole_driver import sole_driver
 from pipeline.stage import Stage
+from pipeline.storage import Store
 from pipeline.tables import Tables
 from render.draw import Render
+from render.environments import with_pictures
 from render.look import Look, QualityName
 from render.plan import Gate, Plan
+from render.presets import add_preset_option
 from render.probe import ProbeAsset
 from render.rigs import Cameras, RigName
 from render.supervisor import BlenderSettings
@@ -56,13 +61,15 @@ class BuildOptions(RunOptions):
     licence: str = ""
     """SPDX id for files of which nothing else is said. Claim only what you know."""
     rig: RigName = "mv16"
-    """Cameras: mv16, ortho4, orbit16 and orbit24 (with the static twin), front, random."""
+    """Cameras: mv16, ortho4, orbit16 and orbit24 (with the static twin), front, random, diffusion4d."""
     quality: QualityName = "standard"
-    """preview, standard or high; docs/rendering.md shows them."""
+    """preview, standard, high or diffusion4d; docs/rendering.md shows them."""
     size_px: int = 256
     """Pixels a side."""
     max_animations: int = 6
-    """Actions of an asset that are drawn, by seed; 0 is no limit."""
+    """Actions of an asset that are drawn; 0 is no limit."""
+    choose: Literal["by_seed", "first"] = "by_seed"
+    """Which are drawn, where there are more: any that pass the gate, or the file's first."""
     seed: int = 0
     """Draws cameras and animations."""
     preset: str = "default"
@@ -77,6 +84,7 @@ class BuildOptions(RunOptions):
     """Another seed deals asset families anew to train, val and test."""
     val_share: float = 0.02
     test_share: float = 0.02
+    fetch: FetchSettings = field(default_factory=FetchSettings)
     blender: BlenderSettings = field(default_factory=BlenderSettings)
 
     @property
@@ -100,17 +108,18 @@ class BuildOptions(RunOptions):
         """
         data = absolute_root(self.data)
         return [
-            Ingest(data=data, policy=self.policy, allow=self.allow, honour_noai=self.honour_noai),
+            Ingest(data=data, policy=self.policy, allow=self.allow, honour_noai=self.honour_noai, fetch=self.fetch),
             ProbeAsset(data=data, windows=self.windows, blender=self.blender),
             Plan(
                 data=data,
                 rig=self.rig,
                 cameras=self.cameras,
                 quality=self.quality,
-                look=self.look,
+                look=with_pictures(self.look, Store(data), self.blender),
                 size_px=self.size_px,
                 gate=self.gate,
                 max_animations=self.max_animations,
+                choose=self.choose,
                 seed=self.seed,
             ),
             Render(data=data, blender=self.blender),
@@ -179,24 +188,25 @@ def build(options: BuildOptions, specs: Sequence[str], *, report: bool = True) -
     preset = load_preset(options.preset)
     sources = [open_source(spec, licence=options.licence) for spec in specs]
     tables = options.tables
-    items = list_items(tables, sources)
-    if not items:
-        raise ValueError(f"nothing to do: no 3D files in {', '.join(specs)}")
-    packer = Packer(tables, options.pack)
-    # A decision query takes seconds on millions of clips, so it is not asked for more often than it pays.
-    streaming = StreamingPacker(tables, preset, packer, [item.seq for item in items], every_s=10.0)
-    try:
-        run_stages(
-            options,
-            stages,
-            iter(items),
-            heading="mv4d build",
-            num_inputs=len(items),
-            on_watermark=streaming.advance,
-        )
-    finally:
-        streaming.close()
-    return finish(options, tables, preset, packer, report=report)
+    with sole_driver(tables.store):
+        items = list_items(tables, sources)
+        if not items:
+            raise ValueError(f"nothing to do: no 3D files in {', '.join(specs)}")
+        packer = Packer(tables, options.pack)
+        # A decision query takes seconds on millions of clips, so it is not asked for more often than it pays.
+        streaming = StreamingPacker(tables, preset, packer, [item.seq for item in items], every_s=10.0)
+        try:
+            run_stages(
+                options,
+                stages,
+                iter(items),
+                heading="mv4d build",
+                num_inputs=len(items),
+                on_watermark=streaming.advance,
+            )
+        finally:
+            streaming.close()
+        return finish(options, tables, preset, packer, report=report)
 
 
 def list_items(tables: Tables, sources: Sequence[Any]) -> list[SourceItem]:
@@ -234,12 +244,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mv4d build models/ --licence CC0-1.0 --data data --dry-run
         mv4d build catalog.csv --data s3://bucket/set --policy commercial_safe --preset diffusion4d
         mv4d build catalog.csv --data data --gate.min_motion 0.01 --look.storage small
+        mv4d build catalog.csv --data data --as diffusion4d --preset diffusion4d
         ray job submit --working-dir . -- python -m pipeline build /shared/catalog.csv --data /shared/set""",
     )
     parser.add_argument("sources", nargs="+", type=str, help="What to build from.")
     parser.add_argument("--dry_run", action="store_true", help="Count, calibrate on a few assets, estimate; no run.")
     parser.add_class_arguments(BuildOptions, None)
-    namespace = parse(parser, arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    add_preset_option(parser, given)
+    namespace = parse(parser, given)
     options = pick(BuildOptions, namespace)
     try:
         if namespace.dry_run:

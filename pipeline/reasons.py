@@ -20,6 +20,10 @@ REASONS: dict[str, tuple[str, str]] = {
         "the download failed after every retry",
         "run again later; see the detail for the last error",
     ),
+    "private_address": (
+        "the URL leads to this machine or into a private network",
+        "pass --fetch.allow_private true if the list is your own",
+    ),
     "too_large": ("the file is over the size limit", "raise --max_bytes if this is meant"),
     "empty_file": ("the file has zero bytes", "fetch it again from its source"),
     "not_an_asset": (
@@ -59,7 +63,14 @@ REASONS: dict[str, tuple[str, str]] = {
     "import_failed": ("Blender could not read the file", "open it in Blender by hand and see the detail"),
     "blender_crashed": ("Blender died on it", "see the detail for its last words; report it with the asset"),
     "deadline": ("it took longer than the deadline of its phase", "raise the deadline if the asset is worth it"),
-    "out_of_memory": ("it needed more memory than the limit", "raise --memory_mb, or simplify the asset"),
+    "out_of_memory": (
+        "it needed more memory than the limit, even with small textures",
+        "raise --blender.memory_mb, or simplify the asset",
+    ),
+    "disk_quota": (
+        "it wrote more temporary files than the limit",
+        "raise --blender.scratch_mb if the pictures are that large",
+    ),
     "machine_fault": (
         "the machine failed on it after every retry",
         "run again; see the detail for the last error",
@@ -78,6 +89,11 @@ REASONS: dict[str, tuple[str, str]] = {
     "not_drawn": (
         "the asset has more animations than the cap, and the seed drew others",
         "raise --max_animations",
+    ),
+    # render: ground truth
+    "no_such_truth": (
+        "this pass cannot be made for this clip: its vertices come and go, or it has one view only",
+        "nothing to do; the other passes are there",
     ),
     # curate: judgements of rendered clips
     "blank": ("hardly anything can be seen", "look at the clip: materials or scale"),

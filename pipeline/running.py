@@ -1,5 +1,6 @@
 """From options to a run: backend, progress and events around a chain of stages."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,13 @@ from typing import Any, Literal
 from pipeline.backends import Backend, LocalBackend, RayBackend, RetryPolicy
 from pipeline.events import EventLog
 from pipeline.progress import Progress
+from pipeline.reasons import REASONS
 from pipeline.runner import Runner, RunState
 from pipeline.stage import Stage
 from pipeline.storage import Store
 from pipeline.tables import Tables
+
+logger = logging.getLogger("mv4d.pipeline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +34,22 @@ class RunOptions:
     """Tries when the machine, not the input, is at fault."""
     deadline_s: float = 7200.0
     """Longest time for one input at one stage, whatever it does."""
+    retry_rejected: str = ""
+    """Look again at what earlier runs turned away for these reasons, by commas: `fetch_failed,machine_fault`."""
     quiet: bool = False
     """No progress display."""
 
     def __post_init__(self) -> None:
+        unknown = sorted(set(self.reasons_to_retry) - set(REASONS))
+        if unknown:
+            raise ValueError(f"no such reason: {', '.join(unknown)}; `mv4d stats` lists those of a data root")
         if self.workers < 0 or self.attempts < 1 or self.deadline_s <= 0:
             raise ValueError(f"need workers >= 0, attempts >= 1 and deadline_s > 0, got {self}")
+
+    @property
+    def reasons_to_retry(self) -> tuple[str, ...]:
+        """The reasons of `retry_rejected`."""
+        return tuple(word for part in self.retry_rejected.split(",") if (word := part.strip()))
 
     @property
     def tables(self) -> Tables:
@@ -74,6 +88,11 @@ def run_stages(
         RuntimeError: The machine cannot go on; the same run resumes.
     """
     store = Store(options.data)
+    tables = Tables(store)
+    tables.recover()
+    if options.reasons_to_retry:
+        num_waiting = tables.requeue(stages, options.reasons_to_retry)
+        logger.info("%d inputs are looked at again (%s)", num_waiting, ", ".join(options.reasons_to_retry))
     policy = RetryPolicy(attempts=options.attempts)
     backend: Backend
     if options.uses_ray:
@@ -83,7 +102,7 @@ def run_stages(
     try:
         with Progress(heading, quiet=options.quiet) as progress:
             runner = Runner(
-                Tables(store),
+                tables,
                 stages,
                 backend,
                 policy=policy,

@@ -13,6 +13,9 @@ from typing import IO, Any
 
 import fsspec
 
+PARTIAL = ".partial"
+"""Ends the name of a file that is not whole yet."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -87,7 +90,7 @@ class Store:
                     shutil.copyfileobj(buffer, remote)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        beside = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex[:8]}.partial"
+        beside = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex[:8]}{PARTIAL}"
         try:
             with open(beside, "wb") as file:
                 yield file
@@ -107,13 +110,25 @@ class Store:
             self.fs.invalidate_cache(base)
             found = [str(path) for path in self.fs.find(base)]
             names = [path[path.index(root) + len(root) + 1 :] for path in found]
-            return sorted(name for name in names if name.endswith(suffix) and not name.endswith(".partial"))
+            return sorted(name for name in names if name.endswith(suffix) and not name.endswith(PARTIAL))
         return []
 
     def remove(self, relative: str) -> None:
         """Delete a file; nothing happens if it is not there."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(relative))
+
+    def remove_partial(self, folder: str) -> None:
+        """Delete what killed writers left half-written below a folder. Nobody may be writing there.
+
+        Object stores leave nothing half-written.
+        """
+        if self.is_local:
+            for parent, _, names in os.walk(self.path(folder)):
+                for name in names:
+                    if name.endswith(PARTIAL):
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(os.path.join(parent, name))
 
     @contextlib.contextmanager
     def local_copy(self, relative: str) -> Iterator[Path]:

@@ -39,7 +39,9 @@ from pipeline.storage import Store
 R = TypeVar("R", bound=Record)
 
 MERGED_PREFIX = "merged-"
+MERGING = ".merging"
 JOURNAL = "tables/merging.json"
+REQUEUED = "tables/requeued.json"
 REWRITTEN = (Sample, Decision)
 """Tables whose writers replace their fragments when they decide anew; they are few, and never merged."""
 REJECTED_NAMED = """
@@ -54,6 +56,10 @@ first is decided by the order of the input and not by who was faster."""
 _FILES_HELD = threading.RLock()
 """Held while this process reads the tables' files, or merges them. Other processes may see a table while it is merged:
 then rows stand in it twice for a moment, and never not at all."""
+
+
+class DamagedTable(RuntimeError):
+    """A fragment cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,48 @@ class Tables:
         with self.connect([Done]) as con:
             return {row[0] for row in con.execute(query, [stage.name, stage.settings_id]).fetchall()}
 
+    def requeue(self, stages: Iterable[Stage[Any, Any]], reasons: Sequence[str]) -> int:
+        """Forget that stages turned inputs away for some reasons, so that the next run looks at them again.
+
+        Only what was rejected under the stages' present settings. A journal makes it safe to kill, as with `compact`.
+
+        Returns:
+            How many inputs wait to be looked at again.
+        """
+        self.recover()
+        query = f"made_by = ? AND reason IN ({', '.join('?' * len(reasons))})"
+        inputs = []
+        for stage in stages:
+            made_by = f"{stage.name}@{stage.settings_id}"
+            found = self._keyed_rows(Rejected, query, [made_by, *reasons]) if reasons else iter(())
+            inputs += sorted({(made_by, input_id) for input_id, _ in found})
+        if inputs:
+            self.store.write_bytes(REQUEUED, json.dumps(inputs).encode())
+            self.recover()
+        return len(inputs)
+
+    def recover(self) -> None:
+        """Bring to its end what a killed process left half done. Only the driver of a run may do so."""
+        with _FILES_HELD:
+            self._finish_merge()
+            if self.store.exists(REQUEUED):
+                inputs = {tuple(pair) for pair in json.loads(self.store.read_bytes(REQUEUED))}
+                # The ledger last: until then they count as done, and a second call finds the same inputs.
+                for record in (Rejected, Done):
+                    self._remove_rows(record, inputs)
+                self.store.remove(REQUEUED)
+
+    def _remove_rows(self, record: type[Record], inputs: set[tuple[str, ...]]) -> None:
+        for file in self.store.list_files(f"tables/{record.table}", ".parquet"):
+            table = pq.read_table(io.BytesIO(self.store.read_bytes(file)))
+            origins = zip(table["made_by"].to_pylist(), table["made_from"].to_pylist(), strict=True)
+            keep = pa.array([origin not in inputs for origin in origins], pa.bool_())
+            kept = table.filter(keep)
+            if kept.num_rows == 0:
+                self.store.remove(file)
+            elif kept.num_rows < table.num_rows:
+                self.store.write_bytes(file, _parquet_bytes(kept))
+
     def rows(self, record: type[R], where: str = "true", parameters: Sequence[Any] = ()) -> list[R]:
         """The rows of a table, each key once, sorted by key."""
         return [row for _, row in self._keyed_rows(record, where, parameters)]
@@ -149,7 +197,31 @@ class Tables:
         protocol = "" if self.store.is_local else f"{_protocol(self.store)}://"
         paths = [protocol + self.store.path(file) for file in files]
         listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        con.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+        try:
+            con.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+        except duckdb.Error as error:
+            raise DamagedTable(self._advice(files) or str(error)) from error
+
+    def _advice(self, files: list[str]) -> str:
+        """Which of a table's files are no Parquet, and how to get their rows again; empty if all are."""
+        damaged = [file for file in files if not self._is_parquet(file)]
+        # The ledger's file has the name of those that it speaks of, until both are merged.
+        ledger = {f"tables/{Done.table}/{file.rpartition('/')[2]}" for file in damaged}
+        ledger = {file if self.store.exists(file) else f"tables/{Done.table}" for file in ledger}
+        return (
+            f"{', '.join(damaged)} in {self.store.root}: not written by mv4d, or cut short since. Restore what is "
+            f"damaged from a copy; or delete it and {', '.join(sorted(ledger))}, and what it said is made again"
+            if damaged
+            else ""
+        )
+
+    def _is_parquet(self, file: str) -> bool:
+        try:
+            with self.store.open(file) as opened:
+                pq.read_metadata(opened)
+        except (pa.ArrowException, OSError):
+            return False
+        return True
 
     def compact(self, *, at_least: int = 64, wait: bool = True) -> int:
         """Merge the small fragments of each table into one, so that queries stay fast. Returns files merged.
@@ -170,7 +242,10 @@ class Tables:
         for record in RECORDS:
             if record in REWRITTEN:
                 continue
-            files = self.store.list_files(f"tables/{record.table}", ".parquet")
+            listed = self.store.list_files(f"tables/{record.table}")
+            for stale in (file for file in listed if file.endswith(MERGING)):
+                self.store.remove(stale)  # of one who was killed before the journal told of it
+            files = [file for file in listed if file.endswith(".parquet")]
             if len(files) < at_least:
                 continue
             key = ", ".join(record.key)
@@ -180,7 +255,7 @@ class Tables:
             content = _parquet_bytes(table)
             target = _fragment_path(record, MERGED_PREFIX + content_id(files, len(content)))
             journal = {"target": target, "files": [file for file in files if file != target]}
-            self.store.write_bytes(f"{target}.merging", content)
+            self.store.write_bytes(f"{target}{MERGING}", content)
             self.store.write_bytes(JOURNAL, json.dumps(journal).encode())
             merged += self._finish_merge()
         return merged
@@ -189,7 +264,7 @@ class Tables:
         if not self.store.exists(JOURNAL):
             return 0
         journal = json.loads(self.store.read_bytes(JOURNAL))
-        pending = f"{journal['target']}.merging"
+        pending = f"{journal['target']}{MERGING}"
         if self.store.exists(pending):
             self.store.fs.mv(self.store.path(pending), self.store.path(journal["target"]))
         for file in journal["files"]:

@@ -217,7 +217,7 @@ def test_a_clip_is_in_a_shard_while_another_asset_is_still_being_fetched(
         writer.writerow([f"{slow_server}/jellyfish.glb", "CC0-1.0"])
     data = tmp_path / "data"
     command = [sys.executable, "-m", "pipeline", "build", str(manifest), "--data", str(data), *SMALL]
-    command += ["--shard_mb", "0.001"]
+    command += ["--shard_mb", "0.001", "--fetch.allow_private", "true"]
     with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         deadline = time.monotonic() + 110
         while not list(data.glob("shards/**/*.tar")) and time.monotonic() < deadline:

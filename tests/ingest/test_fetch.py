@@ -2,6 +2,8 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from tests.ingest.tiny import triangle_glb
 from tests.ingest.web import Web
 
 CONTENT = triangle_glb() + bytes(5000)
-QUICK = FetchSettings(attempts=3, first_wait_s=0.01, longest_wait_s=0.05, timeout_s=2.0, deadline_s=10.0)
+QUICK = FetchSettings(
+    attempts=3, first_wait_s=0.01, longest_wait_s=0.05, timeout_s=2.0, deadline_s=10.0, allow_private=True
+)
 
 
 @pytest.fixture
@@ -86,7 +90,7 @@ def test_what_is_too_large_is_refused(fetcher: Fetcher, web: Web, tmp_path: Path
 def test_a_trickle_ends_at_the_deadline(web: Web, tmp_path: Path) -> None:
     web.files["/file.glb"] = CONTENT
     web.faults["/file.glb"] = "slow"
-    fetcher = Fetcher(FetchSettings(deadline_s=0.5, timeout_s=5.0))
+    fetcher = Fetcher(replace(QUICK, deadline_s=0.5, timeout_s=5.0))
     started = time.monotonic()
     found = refusal(fetcher, f"{web.url}/file.glb", tmp_path)
     assert time.monotonic() - started < 3.0
@@ -97,7 +101,7 @@ def test_a_trickle_ends_at_the_deadline(web: Web, tmp_path: Path) -> None:
 
 def test_retries_end_at_the_deadline(web: Web, tmp_path: Path) -> None:
     web.faults["/x"] = "503"
-    fetcher = Fetcher(FetchSettings(attempts=1000, first_wait_s=0.1, longest_wait_s=0.2, deadline_s=0.6))
+    fetcher = Fetcher(replace(QUICK, attempts=1000, first_wait_s=0.1, longest_wait_s=0.2, deadline_s=0.6))
     started = time.monotonic()
     assert refusal(fetcher, f"{web.url}/x", tmp_path).reason == "fetch_failed"
     assert time.monotonic() - started < 3.0
@@ -107,7 +111,7 @@ def test_retries_end_at_the_deadline(web: Web, tmp_path: Path) -> None:
 def test_a_server_that_asks_for_time_gets_it(web: Web, tmp_path: Path) -> None:
     web.files["/file.glb"] = CONTENT
     web.faults["/file.glb"] = "busyx1"
-    fetcher = Fetcher(FetchSettings(first_wait_s=0.01, longest_wait_s=0.4))
+    fetcher = Fetcher(replace(QUICK, longest_wait_s=0.4))
     started = time.monotonic()
     fetcher.fetch(f"{web.url}/file.glb", tmp_path / "target", max_bytes=10**6)
     assert 0.4 <= time.monotonic() - started < 5.0
@@ -158,6 +162,92 @@ def test_side_files_stand_beside_the_main_file() -> None:
     assert beside("https://h/a/b.gltf?x=1", "tex/a b.png") == "https://h/a/tex/a%20b.png"
     assert beside("/a/b.gltf", "tex/a b.png") == "/a/tex/a b.png"
     assert local_path("https://h/a") is None
+
+
+def test_a_download_goes_on_where_it_was_cut(fetcher: Fetcher, web: Web, tmp_path: Path) -> None:
+    web.etags["/file.glb"], web.faults["/file.glb"] = '"v1"', "halfx1"
+    found = fetcher.fetch(f"{web.url}/file.glb", tmp_path / "target", max_bytes=10**6)
+    assert web.ranges == ["", f"bytes={len(CONTENT) // 2}-"]
+    assert found.path.read_bytes() == CONTENT
+    assert (found.num_bytes, found.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+@pytest.mark.parametrize("etags", [('"v1"', '"v2"'), ('W/"v1"', 'W/"v1"')])
+def test_two_versions_are_never_joined(
+    fetcher: Fetcher, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, etags: tuple[str, str]
+) -> None:
+    other = triangle_glb() + bytes(range(256)) * 20
+    web.etags["/file.glb"], web.faults["/file.glb"] = etags[0], "halfx1"
+
+    def change(*_: object) -> None:
+        web.files["/file.glb"], web.etags["/file.glb"] = other, etags[1]
+
+    monkeypatch.setattr("tenacity.nap.time.sleep", change)
+    found = fetcher.fetch(f"{web.url}/file.glb", tmp_path / "target", max_bytes=10**6)
+    assert found.path.read_bytes() == other
+    assert found.sha256 == hashlib.sha256(other).hexdigest()
+
+
+def test_a_host_is_not_asked_too_much_at_once(web: Web, tmp_path: Path) -> None:
+    web.files["/file.glb"], web.faults["/file.glb"] = CONTENT, "wait"
+    fetcher = Fetcher(replace(QUICK, per_host=2))
+    with ThreadPoolExecutor(8) as pool:
+        targets = [tmp_path / str(number) for number in range(8)]
+        list(pool.map(lambda target: fetcher.fetch(f"{web.url}/file.glb", target, max_bytes=10**6), targets))
+    assert web.asked["/file.glb"] == 8
+    assert web.most_at_once == 2
+    fetcher.close()
+
+
+def test_a_host_that_asks_for_rest_gets_it_from_everybody(web: Web, tmp_path: Path) -> None:
+    web.files |= {"/file.glb": CONTENT, "/other.glb": CONTENT}
+    web.faults["/file.glb"] = "busyx1"
+    fetcher = Fetcher(replace(QUICK, attempts=1, longest_wait_s=0.5))
+    with pytest.raises(Refused):
+        fetcher.fetch(f"{web.url}/file.glb", tmp_path / "a", max_bytes=10**6)
+    started = time.monotonic()
+    fetcher.fetch(f"{web.url}/other.glb", tmp_path / "b", max_bytes=10**6)
+    assert time.monotonic() - started > 0.3
+    fetcher.close()
+
+
+def test_nothing_leads_into_private_networks_unless_allowed(web: Web, tmp_path: Path) -> None:
+    web.files["/file.glb"] = CONTENT
+    fetcher = Fetcher(replace(QUICK, allow_private=False))
+    port = web.url.rpartition(":")[2]
+    for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1", "0.0.0.0"):
+        assert refusal(fetcher, f"http://{host}:{port}/file.glb", tmp_path).reason == "private_address", host
+    assert fetcher.size(f"{web.url}/file.glb") is None
+    assert not web.asked
+    fetcher.close()
+
+
+def test_a_redirect_into_a_private_network_is_refused(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first host counts as public here; where it sends us does not."""
+    port = web.url.rpartition(":")[2]
+    web.files["/file.glb"], web.faults["/away"] = CONTENT, f"to:http://localhost:{port}/file.glb"
+    monkeypatch.setattr("ingest.hosts.is_private", lambda address: address == "localhost")
+    fetcher = Fetcher(replace(QUICK, allow_private=False))
+    assert refusal(fetcher, f"{web.url}/away", tmp_path).reason == "private_address"
+    assert web.asked == {"/away": 1}
+    web.faults["/away"] = "to:file:///etc/passwd"
+    assert refusal(fetcher, f"{web.url}/away", tmp_path).reason == "fetch_failed"
+    fetcher.close()
+
+
+def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.files["/file.glb"] = CONTENT
+    monkeypatch.setattr("ingest.hosts._addresses", lambda host: ["93.184.216.34"])
+    monkeypatch.setattr("ingest.hosts.refuse_private", lambda request: None)
+    monkeypatch.setattr("ingest.fetch.refuse_private", lambda request: None)
+    fetcher = Fetcher(replace(QUICK, allow_private=False))
+    assert refusal(fetcher, f"{web.url}/file.glb", tmp_path).reason == "private_address"
+    assert not (tmp_path / "target").exists()
+    fetcher.close()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from pipeline.storage import Store
 from tests.ingest.tiny import item, png, triangle_glb, write_gltf
 from tests.ingest.web import Web
 
-QUICK = FetchSettings(attempts=2, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=2.0, deadline_s=5.0)
+QUICK = FetchSettings(
+    attempts=2, first_wait_s=0.01, longest_wait_s=0.02, timeout_s=2.0, deadline_s=5.0, allow_private=True
+)
 
 
 @pytest.fixture
@@ -233,7 +235,7 @@ def test_a_dry_run_counts_and_touches_nothing(store: Store, web: Web, tmp_path: 
         item(tmp_path / "a.glb", spdx="CC-BY-NC-4.0"),
         item(tmp_path / "a.blend", spdx=""),
     ]
-    stage = Ingest(data=store.root)
+    stage = Ingest(data=store.root, fetch=QUICK)
     found = stage.dry_run(items)
     assert found.admitted == {("cc0", "glb"): 3, ("permissive", "fbx"): 1, ("cc0", "unknown"): 1}
     assert found.turned_away == {("licence_not_allowed", "glb"): 1, ("licence_unknown", "blend"): 1}

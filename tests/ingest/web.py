@@ -17,6 +17,12 @@ class Web:
         self.faults: dict[str, str] = {}
         """Path to the name of a fault; `503x2` is over after two answers."""
         self.asked: Counter[str] = Counter()
+        self.ranges: list[str] = []
+        """The header of each request, in turn."""
+        self.etags: dict[str, str] = {}
+        """Path to the version; those that have one give parts of the file."""
+        self.at_once = 0
+        self.most_at_once = 0
         self.url = ""
 
 
@@ -34,8 +40,9 @@ def serve() -> Iterator[Web]:
         def do_HEAD(self) -> None:
             self._answer(200 if self.path in web.files else 404, web.files.get(self.path, b""), with_body=False)
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: PLR0912 - a branch a fault
             web.asked[self.path] += 1
+            web.ranges.append(self.headers.get("Range", ""))
             content = web.files.get(self.path)
             fault, _, times = web.faults.get(self.path, "").partition("x")
             if fault and times and web.asked[self.path] > int(times):
@@ -56,14 +63,41 @@ def serve() -> Iterator[Web]:
                 self._answer(302, b"", extra={"Location": "/file.glb"})
             elif fault == "round":
                 self._answer(302, b"", extra={"Location": self.path})
+            elif fault.startswith("to:"):
+                self._answer(302, b"", extra={"Location": fault[3:]})
+            elif fault == "half":
+                half = content or b""
+                self._answer(200, half[: len(half) // 2], claimed=len(half), extra={"ETag": web.etags[self.path]})
+                self.close_connection = True
+            elif fault == "wait":
+                self._wait(content or b"")
             elif fault == "noai":
                 self._answer(200, content or b"", extra={"X-Robots-Tag": "otherbot: noindex, NoAI"})
             elif fault == "unsized":
                 self._chunked(content or b"")
             elif content is None:
                 self._answer(404, b"gone")
+            elif self.path in web.etags:
+                self._part(content, web.etags[self.path])
             else:
                 self._answer(200, content)
+
+        def _part(self, content: bytes, etag: str) -> None:
+            """RFC 9110, 14: the rest if it is of the version that the client has, else the whole."""
+            asked = self.headers.get("Range", "")
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+            if not asked or self.headers.get("If-Range") != etag:
+                self._answer(200, content, extra={"ETag": etag})
+                return
+            where = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self._answer(206, content[start:], extra={"ETag": etag, "Content-Range": where})
+
+        def _wait(self, content: bytes) -> None:
+            web.at_once += 1
+            web.most_at_once = max(web.most_at_once, web.at_once)
+            time.sleep(0.1)
+            web.at_once -= 1
+            self._answer(200, content)
 
         def _answer(
             self,

@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 
 from pipeline.records import RECORDS, Appearance, Done, Rejected, Visibility, arrow_schema
 from pipeline.storage import Store
-from pipeline.tables import JOURNAL, Tables
+from pipeline.tables import JOURNAL, REQUEUED, DamagedTable, Tables
 from tests.pipeline.toys import Halve, item
 
 
@@ -106,6 +107,63 @@ def test_compaction_may_be_killed_at_any_step(tables: Tables, monkeypatch: pytes
     with tables.connect() as con:
         assert con.execute("SELECT count(*) FROM visibility").fetchone() == (len(before),)
     assert not tables.store.exists(JOURNAL)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("die_at", range(6))
+def test_what_was_rejected_can_be_queued_again_even_if_killed(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, die_at: int, merged: bool
+) -> None:
+    for number in range(6):
+        stage, input_id, rows = halve(tables.store, number, "bad" if number in (1, 4) else "")
+        tables.commit(stage, input_id, rows)
+    if merged:
+        tables.compact(at_least=2)
+    before = tables.rows(Visibility)
+    assert tables.requeue([stage], ["fetch_failed"]) == 0
+    steps = 0
+
+    def write_or_die(self: Store, path: str, content: bytes) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == die_at:
+            raise Killed
+        write(self, path, content)
+
+    write = Store.write_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_bytes", write_or_die)
+        with contextlib.suppress(Killed):
+            assert tables.requeue([stage], ["malformed", "fetch_failed"]) == 2
+    tables.recover()
+    tables.requeue([stage], ["malformed"])
+    assert tables.rows(Rejected) == []
+    assert tables.done(stage) == {f"item{number:03d}" for number in (0, 2, 3, 5)}
+    assert tables.rows(Visibility) == before
+    assert not tables.store.exists(REQUEUED)
+    tables.commit(*halve(tables.store, 4, "bad"))
+    assert [row.rejected_id for row in tables.rows(Rejected)] == ["item004"]
+
+
+def test_other_settings_keep_what_they_rejected(tables: Tables) -> None:
+    stage, input_id, rows = halve(tables.store, 1, "bad")
+    tables.commit(stage, input_id, rows)
+    assert tables.requeue([Halve(data=tables.store.root, scale=2.0)], ["malformed"]) == 0
+    assert len(tables.rows(Rejected)) == 1
+
+
+def test_a_fragment_that_was_cut_short_is_named_with_its_line_in_the_ledger(tables: Tables) -> None:
+    for number in (1, 2):
+        tables.commit(*halve(tables.store, number))
+    path = Path(tables.store.path(tables.store.list_files("tables/visibility", ".parquet")[0]))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DamagedTable) as caught:
+        tables.rows(Visibility)
+    assert f"tables/visibility/{path.name}" in str(caught.value)
+    assert f"tables/done/{path.name}" in str(caught.value)
+    tables.store.remove(f"tables/visibility/{path.name}")
+    tables.store.remove(f"tables/done/{path.name}")
+    assert len(tables.done(halve(tables.store, 1)[0])) == 1
 
 
 def test_tables_work_on_an_object_store() -> None:

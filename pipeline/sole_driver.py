@@ -1,0 +1,45 @@
+"""One driver at a time for a data root: a lock that the kernel lets go when the driver ends, however it ends."""
+
+import contextlib
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+
+from pipeline.storage import Store
+
+LOCK = "driver.lock"
+_SWEPT = ("tables", "blobs", "shards", "cache")
+
+
+@contextlib.contextmanager
+def sole_driver(store: Store) -> Iterator[None]:
+    """Keep other drivers off a data root, after removing what a killed one left half-written.
+
+    An object store knows no locks: there, it is up to the user. Nor do some network file systems.
+
+    Raises:
+        RuntimeError: Another process is at work on the data root.
+    """
+    if not store.is_local:
+        yield
+        return
+    path = store.path(LOCK)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RuntimeError(
+                f"another mv4d ({file.read().strip() or 'of unknown id'}) is at work on {store.root}: wait until it is "
+                "done, end it, or give --data another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        for folder in _SWEPT:
+            store.remove_partial(folder)
+        yield
