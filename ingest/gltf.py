@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from ingest.json_values import Json, as_object, broken, integer, objects, string
+from ingest.json_values import Json, as_object, broken, extension, integer, numbers, objects, string
 from ingest.refused import Refused
 from ingest.side_files import relative_path
 
@@ -25,6 +25,10 @@ DTYPES: dict[int, type[np.generic]] = {
     5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32,
 }  # fmt: skip
 COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+
+MESHOPT = ("KHR_meshopt_compression", "EXT_meshopt_compression")
+"""Extensions that compress buffer views, in one JSON form."""
+MESHOPT_MODES = ("ATTRIBUTES", "TRIANGLES", "INDICES")
 
 _BLOCK_BYTES = 4 << 20
 _GLB_HEADER_BYTES = 12
@@ -53,6 +57,8 @@ class Bytes:
     offset: int
     num_bytes: int
     content: bytes = b""
+    is_compressed: bool = False
+    """It has so many bytes once the Blender process has decoded it; nothing can be read here."""
 
     def read(self, offset: int, count: int) -> bytes:
         """At most `count` bytes from `offset`; fewer at the end."""
@@ -83,6 +89,8 @@ class Accessor:
     stride: int
     sparse: "tuple[Accessor, Accessor] | None" = None
     """Indices and values that replace some of the elements."""
+    claimed: tuple[float, float] | None = None
+    """Smallest and largest number as the JSON states them, where the elements are compressed."""
 
     @property
     def is_float(self) -> bool:
@@ -167,6 +175,9 @@ class Gltf:
 
     def _buffer(self, index: int, entry: Json) -> Bytes | None:
         where = f"buffers[{index}]"
+        is_fallback = any((extension(entry, name, where) or {}).get("fallback") is True for name in MESHOPT)
+        if is_fallback and "uri" not in entry:
+            return None
         declared = integer(entry, "byteLength", where, default=0)
         uri = string(entry, "uri", where)
         if not uri:
@@ -192,6 +203,13 @@ class Gltf:
 
     def _view(self, index: int, entry: Json) -> Bytes:
         where = f"bufferViews[{index}]"
+        for name in MESHOPT:
+            compressed = extension(entry, name, where)
+            if compressed is not None:
+                return self._compressed_view(entry, compressed, f"{name} of {where}")
+        return self._stored(entry, where)
+
+    def _stored(self, entry: Json, where: str) -> Bytes:
         number = integer(entry, "buffer", where, below=len(self.buffers))
         buffer = self.buffers[number]
         if buffer is None:
@@ -201,6 +219,17 @@ class Gltf:
         if offset + length > buffer.num_bytes:
             broken(f"{where} ends at byte {offset + length} of a buffer of {buffer.num_bytes}")
         return buffer.part(offset, length)
+
+    def _compressed_view(self, entry: Json, compressed: Json, where: str) -> Bytes:
+        """What it will be; the compressed bytes must be there, and promise enough."""
+        self._stored(compressed, where)
+        length = integer(entry, "byteLength", where)
+        promised = integer(compressed, "count", where) * integer(compressed, "byteStride", where)
+        if string(compressed, "mode", where) not in MESHOPT_MODES:
+            broken(f"{where} has the unknown mode {string(compressed, 'mode', where)[:40]!r}")
+        if promised < length:
+            broken(f"{where} promises {promised} bytes for a view of {length}")
+        return Bytes(None, 0, length, is_compressed=True)
 
     @cached_property
     def accessors(self) -> list[Accessor]:
@@ -246,6 +275,8 @@ class Gltf:
             broken(f"{where} has elements of {size} bytes in a view with byteStride {stride}")
         if count and offset + (count - 1) * stride + size > view.num_bytes:
             broken(f"{where} wants {count} elements, more than the {view.num_bytes} bytes of its view hold")
+        if view.is_compressed:
+            return Accessor(index, count, dtype, num_components, None, 0, size, claimed=_claimed(entry, where))
         return Accessor(index, count, dtype, num_components, view, offset, stride)
 
 
@@ -268,6 +299,11 @@ def read_gltf(path: Path, *, max_json_bytes: int) -> Gltf:
     if version != "2.0":
         raise Refused("unsupported_format", f"it is glTF {version[:40]!r}; Blender reads 2.0", "convert it to glTF 2.0")
     return Gltf(root, chunk)
+
+
+def _claimed(entry: Json, where: str) -> tuple[float, float]:
+    low, high = numbers(entry, "min", where), numbers(entry, "max", where)
+    return min(low, default=0.0), max(high, default=-1.0)
 
 
 def whole_file(path: Path) -> Bytes:

@@ -1,5 +1,6 @@
-"""Width and height of an image from its header: PNG, JPEG, WebP and KTX2, what a glTF may carry."""
+"""Width and height of an image from its header: PNG, JPEG, WebP, AVIF and KTX2, what a glTF may carry."""
 
+import re
 import struct
 from collections.abc import Callable
 
@@ -7,23 +8,32 @@ Read = Callable[[int, int], bytes]
 """read(offset, n): at most n bytes from there; fewer at the end."""
 
 _MOST_JPEG_SEGMENTS = 2000
+_AVIF_BYTES = 1 << 16
+"""Enough for the properties before the first picture data."""
 
 
 def image_size(read: Read) -> tuple[int, int] | None:
     """Width and height in pixels; None if the header is of another kind, or broken."""
     head = read(0, 32)
     try:
-        if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
-            return _pair(struct.unpack_from(">II", head, 16))
-        if head.startswith(b"\xff\xd8"):
-            return _jpeg_size(read)
-        if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-            return _webp_size(head)
-        if head.startswith(b"\xabKTX 20\xbb\r\n\x1a\n"):
-            return _pair(struct.unpack_from("<II", head, 20))
+        return _size(head, read)
     except struct.error:
         return None
-    return None
+
+
+def _size(head: bytes, read: Read) -> tuple[int, int] | None:
+    size = None
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
+        size = _pair(struct.unpack_from(">II", head, 16))
+    elif head.startswith(b"\xff\xd8"):
+        size = _jpeg_size(read)
+    elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        size = _webp_size(head)
+    elif head.startswith(b"\xabKTX 20\xbb\r\n\x1a\n"):
+        size = _pair(struct.unpack_from("<II", head, 20))
+    elif head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        size = _avif_size(read(0, _AVIF_BYTES))
+    return size
 
 
 def _jpeg_size(read: Read) -> tuple[int, int] | None:
@@ -56,6 +66,12 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack_from("<HH", head, 26)
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def _avif_size(start: bytes) -> tuple[int, int] | None:
+    """The largest of its `ispe` properties: a grid has one for each tile, and one for the whole."""
+    sizes = [_pair(struct.unpack_from(">II", start, found.end() + 4)) for found in re.finditer(b"ispe", start)]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _pair(values: tuple[int, ...]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ so all of that is found here, at the cost of reading the file once.
 
 from dataclasses import dataclass
 
-from ingest.gltf import Gltf, data_uri, whole_file
+from ingest.gltf import MESHOPT, Gltf, data_uri, whole_file
 from ingest.image_size import Read, image_size
 from ingest.json_values import Json, as_list, as_object, broken, extension, integer, integers, numbers, string, strings
 from ingest.json_values import objects as objects_of
@@ -25,6 +25,10 @@ BLENDER_EXTENSIONS = frozenset({
 })  # fmt: skip
 """What the importer of Blender 4.5 accepts in `extensionsRequired` (io_scene_gltf2/io/imp/gltf2_io_gltf.py)."""
 
+DECODED_EXTENSIONS = frozenset({*MESHOPT, "EXT_texture_avif", "KHR_texture_basisu"})
+"""What the Blender process decodes before the importer sees it. Here, only its claims are checked."""
+
+_TEXTURES = ("EXT_texture_avif", "EXT_texture_webp", "KHR_texture_basisu")
 _INSTANCING = "EXT_mesh_gpu_instancing"
 _MOST_SIDE_FILES = 1000
 _LONGEST_NAME = 256
@@ -111,7 +115,7 @@ def inspect_gltf(gltf: Gltf, limits: Limits) -> Inspection:
 
 def _check_extensions(gltf: Gltf) -> None:
     used, required = set(_extensions(gltf, "extensionsUsed")), _extensions(gltf, "extensionsRequired")
-    unsupported = [name for name in required if name not in BLENDER_EXTENSIONS]
+    unsupported = [name for name in required if name not in BLENDER_EXTENSIONS | DECODED_EXTENSIONS]
     if unsupported:
         raise Refused("unsupported_extension", f"it requires {', '.join(unsupported[:5])[:_LONGEST_NAME]}")
     undeclared = [name for name in required if name not in used]
@@ -237,7 +241,8 @@ def _check_images(gltf: Gltf, limits: Limits) -> tuple[int, tuple[str, ...]]:
         found = f"its images have {total} pixels in all; the limit is {limits.max_image_pixels}"
         raise Refused("image_bomb", found, "resize them, or raise --limits.max_image_pixels")
     for index, texture in enumerate(gltf.objects("textures")):
-        gltf.index(texture, "source", "images", f"textures[{index}]")
+        for entry in (texture, *(extension(texture, name, f"textures[{index}]") for name in _TEXTURES)):
+            gltf.index(entry or {}, "source", "images", f"textures[{index}]")
         gltf.index(texture, "sampler", "samplers", f"textures[{index}]")
     return total, tuple(sorted(missing))
 

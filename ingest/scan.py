@@ -55,13 +55,15 @@ class Scan:
             broken(f"{what} (accessors[{index}]) point at element {largest:.0f} of {limit}")
 
     def span(self, index: int) -> tuple[float, float]:
-        """Smallest and largest number of an accessor; (0, -1) if it is empty.
+        """Smallest and largest number of an accessor, as claimed if it is compressed; (0, -1) if it is empty.
 
         Raises:
             Refused: `too_complex`.
         """
         if index not in self._spans:
             accessor = self.gltf.accessors[index]
+            if accessor.claimed:
+                return accessor.claimed
             self._pay(accessor)
             blocks = [(float(block.min()), float(block.max())) for block in accessor.blocks() if block.size]
             if accessor.view is None and accessor.count:

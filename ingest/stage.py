@@ -19,8 +19,12 @@ from ingest.licence import Licence, LicencePolicy, PolicyName, attribution
 from ingest.refused import Refused
 from ingest.side_files import material_files, texture_files
 from ingest.sniff import Kind, sniff
+from ingest.sources.lists import Sites
 from pipeline.records import Asset, Inspection, Record, Rejected, SourceItem, content_id
 from pipeline.stage import Stage, rejected
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MAX_POINTER_BYTES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
     name: ClassVar[str] = "ingest"
     writes: ClassVar[tuple[type[Record], ...]] = (Asset, Inspection)
     resource: ClassVar[Literal["io", "cpu", "blender"]] = "io"
-    machine_fields: ClassVar[frozenset[str]] = frozenset({"data", "fetch"})
+    machine_fields: ClassVar[frozenset[str]] = frozenset({"data", "fetch", "sites"})
 
     policy: PolicyName = "open"
     """`open`: CC0, permissive, CC BY, CC BY-SA. `commercial_safe`: without BY-SA. `permissive_only`: without CC BY too.
@@ -48,6 +52,8 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
     limits: Limits = field(default_factory=Limits)
     """What a glTF may ask of the machine."""
     fetch: FetchSettings = field(default_factory=FetchSettings)
+    sites: Sites = field(default_factory=Sites)
+    """Where collections are read from."""
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
@@ -74,11 +80,11 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
             fetcher.close()
 
     def _ingest(self, item: SourceItem) -> Iterator[Asset | Inspection]:
-        licence = self._licence_policy.admit(item, honour_noai=self.honour_noai)
         if not item.uri:
-            raise Refused("not_found", "it names neither a file nor a URL", "fill in `file` or `url`")
+            raise Refused("not_found", "its list gives neither a file nor a URL for it", "check the name or id")
+        licence = self._licence_policy.admit(item, honour_noai=self.honour_noai)
         with tempfile.TemporaryDirectory(prefix="mv4d-ingest-") as folder:
-            main = self._fetcher.fetch(item.uri, Path(folder) / "main", max_bytes=self.max_bytes)
+            main = self._fetch_main(item.uri, Path(folder) / "main")
             kind = sniff(main.path, item.uri)
             if item.expected_sha256 and item.expected_sha256 != main.sha256:
                 raise Refused("checksum_mismatch", f"its sha256 is {main.sha256}, promised was {item.expected_sha256}")
@@ -96,6 +102,19 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
             yield asset
             if inspection:
                 yield dataclasses.replace(inspection, asset_id=asset.asset_id)
+
+    def _fetch_main(self, uri: str, target: Path) -> Fetched:
+        """The file; of one that GitHub keeps in Git LFS, the file that its pointer stands for."""
+        main = self._fetcher.fetch(uri, target, max_bytes=self.max_bytes)
+        raw = f"{self.sites.github_raw}/"
+        if (
+            uri.startswith(raw)
+            and main.num_bytes < MAX_POINTER_BYTES
+            and main.path.read_bytes().startswith(LFS_POINTER)
+        ):
+            uri = f"{self.sites.github_media}/{uri.removeprefix(raw)}"
+            return self._fetcher.fetch(uri, target, max_bytes=self.max_bytes)
+        return main
 
     def _fetch_beside(self, uri: str, named: Iterable[SideFile], num_bytes: int, folder: Path) -> dict[str, Path]:
         """Those of the named files that are there."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ingest.__main__ import print_dry_run
-from ingest.sources.open_source import open_source
 from ingest.stage import Ingest
 from pipeline.cli import EXIT_OK
 from pipeline.records import Asset, Rejected, SourceItem
 from pipeline.stage import Stage
+from pipeline.storage import Store
 from render.draw import Render
+from render.environments import copy_pictures
 from render.estimate import Estimate, estimate_render, print_estimate
 from render.plan import Plan
 
@@ -27,14 +28,16 @@ NUM_SAMPLED = 6
 def estimate_build(options: "BuildOptions", specs: Sequence[str]) -> int:
     """Print what a build would do; only a temporary folder is written to."""
     console = Console()
-    items = [item for spec in specs for item in open_source(spec, licence=options.licence).items()]
-    ingest, probe, plan, render, _ = options.stages()
+    items = [item for spec in specs for item in options.open_source(spec).items()]
+    ingest, probe, plan, render, *_ = options.stages()
     assert isinstance(ingest, Ingest)
     found = ingest.dry_run(items)
     print_dry_run(found, console)
     sampled = items[:: max(1, len(items) // NUM_SAMPLED)][:NUM_SAMPLED]
     share = len(items) / max(1, len(sampled))
     with tempfile.TemporaryDirectory(prefix="mv4d-estimate-") as folder:
+        assert isinstance(plan, Plan)
+        copy_pictures(plan.look, plan.store, Store(folder))
         stages: list[Stage[Any, Any]] = [replace(stage, data=folder) for stage in (ingest, probe, plan, render)]
         estimate, seconds = _estimate_sampled(stages, sampled)
     console.print()
