@@ -21,13 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "ingest",
         "Bring 3D files into the blob store of a data root, with their licences. SOURCES are folders, 3D files, "
-        "manifests (.csv, .jsonl, .parquet) of paths or URLs, or the words `samples`, `objaverse` and `objaverse-xl`.",
+        "manifests (.csv, .jsonl, .parquet) of paths or URLs, or the words `samples`, `objaverse`, `objaverse-xl` and "
+        "`sketchfab`.",
         """mv4d ingest samples --data demo-data
         mv4d ingest catalog.csv --data data --dry-run
         mv4d ingest models/ --licence CC0-1.0 --author "Ann Artist" --data data
         mv4d ingest catalog.csv --data data --policy custom --allow CC0-1.0,MIT
         mv4d ingest objaverse --only.tags animal,creature --only.max_items 500 --data data
         mv4d ingest objaverse-xl --only.ids curated.csv --data data --dry-run
+        SKETCHFAB_TOKEN=… mv4d ingest sketchfab --only.query "walking robot" --only.max_items 50 --data data
         mv4d ingest objaverse --data data --retry-rejected fetch_failed
         ray job submit --working-dir . -- python -m ingest /shared/catalog.csv --data /shared/set""",
     )

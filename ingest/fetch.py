@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,16 +109,18 @@ class Fetcher:
         """Close the connections."""
         self._client.close()
 
-    def fetch(self, uri: str, target: Path, *, max_bytes: int) -> Fetched:
+    def fetch(self, uri: str, target: Path, *, max_bytes: int, headers: Mapping[str, str] | None = None) -> Fetched:
         """Bring a file here.
 
         Args:
             uri: A local path, or a `file:`, `http:` or `https:` URL.
             target: Where a download goes.
             max_bytes: Above that, it is refused as soon as it is known.
+            headers: To send as well. `Authorization` is not sent on to another host by a redirect.
 
         Raises:
-            Refused: `not_found`, `fetch_failed`, `too_large`, `not_an_asset` or `noai`.
+            Refused: `not_found`, `fetch_failed`, `login_needed`, `private_address`, `too_large`, `not_an_asset` or
+                `noai`.
         """
         local = local_path(uri)
         if local is not None:
@@ -127,7 +129,8 @@ class Fetcher:
         if scheme not in ("http", "https"):
             raise Refused("not_found", f"we cannot fetch {scheme}:// URLs", "give a local path or an http(s) URL")
         partial = _Partial(target)
-        return self._with_retries(lambda deadline: self._download(uri, partial, max_bytes, deadline))
+        sent = dict(headers or {})
+        return self._with_retries(lambda deadline: self._download(uri, partial, max_bytes, deadline, sent))
 
     def size(self, uri: str) -> int | None:
         """Bytes of a file, asked for without fetching it; None if it cannot be told."""
@@ -163,11 +166,14 @@ class Fetcher:
             attempts = retrying.statistics.get("attempt_number", 1)
             raise Refused("fetch_failed", f"{error} (attempt {attempts} of {settings.attempts})") from None
 
-    def _download(self, url: str, partial: _Partial, max_bytes: int, deadline: float) -> Fetched:
+    def _download(
+        self, url: str, partial: _Partial, max_bytes: int, deadline: float, headers: dict[str, str]
+    ) -> Fetched:
+        headers = headers | partial.headers()
         try:
             with (
                 self._hosts.turn(httpx.URL(url).netloc.decode(), deadline),
-                self._client.stream("GET", url, headers=partial.headers(), timeout=self._timeout(deadline)) as answer,
+                self._client.stream("GET", url, headers=headers, timeout=self._timeout(deadline)) as answer,
             ):
                 self._check_answer(answer, max_bytes)
                 if not _goes_on(answer, partial):
@@ -195,9 +201,7 @@ class Fetcher:
         if answer.status_code == 416:
             raise Passing("the server no longer has the rest of the file")
         if answer.status_code in (401, 403):
-            raise Refused(
-                "fetch_failed", f"the server says {status}", "it wants a login, or blocks us: fetch it by hand"
-            )
+            raise Refused("login_needed", f"the server says {status}")
         if not answer.is_success:
             raise Refused("fetch_failed", f"the server says {status}")
         if self._honour_noai and _reserves_from_ai(answer):

@@ -20,6 +20,7 @@ from ingest.refused import Refused
 from ingest.side_files import material_files, texture_files
 from ingest.sniff import Kind, sniff
 from ingest.sources.lists import Sites
+from ingest.sources.sketchfab import download, is_download
 from pipeline.records import Asset, Inspection, Record, Rejected, SourceItem, content_id
 from pipeline.stage import Stage, rejected
 
@@ -84,8 +85,8 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
             raise Refused("not_found", "its list gives neither a file nor a URL for it", "check the name or id")
         licence = self._licence_policy.admit(item, honour_noai=self.honour_noai)
         with tempfile.TemporaryDirectory(prefix="mv4d-ingest-") as folder:
-            main = self._fetch_main(item.uri, Path(folder) / "main")
-            kind = sniff(main.path, item.uri)
+            uri, main = self._fetch_main(item.uri, Path(folder))
+            kind = sniff(main.path, uri)
             if item.expected_sha256 and item.expected_sha256 != main.sha256:
                 raise Refused("checksum_mismatch", f"its sha256 is {main.sha256}, promised was {item.expected_sha256}")
             files: dict[str, Path] = {}
@@ -93,28 +94,31 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
             if kind.format in ("glb", "gltf"):
                 gltf = read_gltf(main.path, max_json_bytes=self.limits.max_json_bytes)
                 check_json(gltf, self.limits)
-                files = self._fetch_beside(item.uri, gltf.side_files, main.num_bytes, Path(folder))
+                files = self._fetch_beside(uri, gltf.side_files, main.num_bytes, Path(folder))
                 inspection = inspect_gltf(gltf.with_files(files), self.limits)
             elif kind.format == "obj":
-                files = self._fetch_materials(item.uri, main, Path(folder))
+                files = self._fetch_materials(uri, main, Path(folder))
             blob, main_file = self._store(kind, main, files, Path(folder))
             asset = _asset(item, licence, kind, blob, main_file)
             yield asset
             if inspection:
                 yield dataclasses.replace(inspection, asset_id=asset.asset_id)
 
-    def _fetch_main(self, uri: str, target: Path) -> Fetched:
-        """The file; of one that GitHub keeps in Git LFS, the file that its pointer stands for."""
-        main = self._fetcher.fetch(uri, target, max_bytes=self.max_bytes)
+    def _fetch_main(self, uri: str, folder: Path) -> tuple[str, Fetched]:
+        """The file, and what its side files are relative to.
+
+        Of a file that GitHub keeps in Git LFS, the one that its pointer stands for; of a model of Sketchfab, the glTF
+        of its archive.
+        """
+        if is_download(uri, self.sites):
+            main = download(self._fetcher, uri, folder, max_bytes=self.max_bytes)
+            return str(main.path), main
+        main = self._fetcher.fetch(uri, folder / "main", max_bytes=self.max_bytes)
         raw = f"{self.sites.github_raw}/"
-        if (
-            uri.startswith(raw)
-            and main.num_bytes < MAX_POINTER_BYTES
-            and main.path.read_bytes().startswith(LFS_POINTER)
-        ):
+        if uri.startswith(raw) and _is_lfs_pointer(main):
             uri = f"{self.sites.github_media}/{uri.removeprefix(raw)}"
-            return self._fetcher.fetch(uri, target, max_bytes=self.max_bytes)
-        return main
+            main = self._fetcher.fetch(uri, folder / "main", max_bytes=self.max_bytes)
+        return uri, main
 
     def _fetch_beside(self, uri: str, named: Iterable[SideFile], num_bytes: int, folder: Path) -> dict[str, Path]:
         """Those of the named files that are there."""
@@ -210,6 +214,10 @@ class DryRun:
 
 class _Absent(Exception):
     """A side file is not there."""
+
+
+def _is_lfs_pointer(file: Fetched) -> bool:
+    return file.num_bytes < MAX_POINTER_BYTES and file.path.read_bytes().startswith(LFS_POINTER)
 
 
 def _check_inside(path: Path, main: Path) -> None:

@@ -20,6 +20,10 @@ REASONS: dict[str, tuple[str, str]] = {
         "the download failed after every retry",
         "run again later; see the detail for the last error",
     ),
+    "login_needed": (
+        "the server wants a login, or blocks us",
+        "for Sketchfab set SKETCHFAB_TOKEN, then --retry-rejected login_needed; else fetch it by hand",
+    ),
     "private_address": (
         "the URL leads to this machine or into a private network",
         "pass --fetch.allow_private true if the list is your own",
@@ -34,6 +38,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "unsupported_extension": (
         "the glTF requires an extension that Blender cannot read",
         "re-export without it, for example with `gltf-transform`",
+    ),
+    "unsupported_version": (
+        "a newer Blender saved this .blend than the one that reads it",
+        "name a newer one with --blender.blender_python, or export the file to .glb",
     ),
     "truncated": ("the file ends before its own header says it should", "fetch it again from its source"),
     "malformed": ("the file breaks its format's rules", "validate it, for example with the glTF validator"),

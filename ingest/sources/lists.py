@@ -31,6 +31,7 @@ class Sites:
 
     objaverse: str = "https://huggingface.co/datasets/allenai/objaverse/resolve/main"
     objaverse_xl: str = "https://huggingface.co/datasets/allenai/objaverse-xl/resolve/main"
+    sketchfab: str = "https://api.sketchfab.com/v3"
     github_raw: str = "https://raw.githubusercontent.com"
     github_media: str = "https://media.githubusercontent.com/media"
     """Where GitHub serves what a repository keeps in Git LFS."""
@@ -49,6 +50,8 @@ class Only:
     """By commas; an object needs one of them."""
     categories: str = ""
     """By commas; an object needs one of them."""
+    query: str = ""
+    """Words to search for, where the site has a search: Sketchfab."""
     max_items: int = 0
     """The first so many; 0 is all."""
 

@@ -11,9 +11,10 @@ from ingest.sources.manifest import Manifest
 from ingest.sources.objaverse import Objaverse
 from ingest.sources.objaverse_xl import ObjaverseXl
 from ingest.sources.samples import Samples, default_cache
+from ingest.sources.sketchfab import Sketchfab
 from ingest.sources.source import Source
 
-COLLECTIONS = ("objaverse", "objaverse-xl")
+COLLECTIONS = ("objaverse", "objaverse-xl", "sketchfab")
 """Words for what is listed on the web."""
 
 
@@ -45,6 +46,8 @@ def open_source(
     """
     if spec == "samples":
         return Samples(cache=cache or default_cache())
+    if spec == "sketchfab":
+        return Sketchfab(sites=sites or Sites(), only=only or Only(), fetch=fetch or FetchSettings())
     if spec in COLLECTIONS:
         lists = Lists(cache=cache or default_cache(), fetch=fetch or FetchSettings())
         collection = Objaverse if spec == "objaverse" else ObjaverseXl

@@ -53,7 +53,7 @@ def test_a_file_comes_whole_in_spite_of_passing_faults(
         ("404", ("not_found", 1)),
         ("410", ("not_found", 1)),
         ("451", ("not_found", 1)),
-        ("403", ("fetch_failed", 1)),
+        ("403", ("login_needed", 1)),
         ("503", ("fetch_failed", 3)),
         ("cut", ("fetch_failed", 3)),
         ("drop", ("fetch_failed", 3)),

@@ -17,6 +17,10 @@ class Web:
         self.faults: dict[str, str] = {}
         """Path to the name of a fault; `503x2` is over after two answers."""
         self.asked: Counter[str] = Counter()
+        self.tokens: dict[str, str] = {}
+        """Path to the `Authorization` that it wants."""
+        self.sent_tokens: Counter[tuple[str, str]] = Counter()
+        """(path, `Authorization`) of requests that had one."""
         self.ranges: list[str] = []
         """The header of each request, in turn."""
         self.etags: dict[str, str] = {}
@@ -43,6 +47,11 @@ def serve() -> Iterator[Web]:
         def do_GET(self) -> None:  # noqa: PLR0912 - a branch a fault
             web.asked[self.path] += 1
             web.ranges.append(self.headers.get("Range", ""))
+            if token := self.headers.get("Authorization", ""):
+                web.sent_tokens[self.path, token] += 1
+            if web.tokens.get(self.path, token) != token:
+                self._answer(401, b'{"detail": "no"}')
+                return
             content = web.files.get(self.path)
             fault, _, times = web.faults.get(self.path, "").partition("x")
             if fault and times and web.asked[self.path] > int(times):

@@ -106,7 +106,9 @@ def test_ids_are_file_identifiers_or_hashes_and_missing_ones_are_told(xl: Web, t
     assert names == ["gone.glb", "9" * 64]
     ids.write_text(f"https://sketchfab.com/3d-models/{uid(1)}\n{fox}\n")
     found = list(source(xl, tmp_path, ids=str(ids)).items())
-    assert sorted(item.name.rpartition("/")[2] for item in found) == sorted(["fox.glb", "changed.glb", "free.fbx", uid(1)])
+    assert sorted(item.name.rpartition("/")[2] for item in found) == sorted(
+        ["fox.glb", "changed.glb", "free.fbx", uid(1)]
+    )
 
 
 def test_the_first_so_many(xl: Web, tmp_path: Path) -> None:
