@@ -3,14 +3,16 @@
 The suffix is believed only where a format has no magic number (OBJ), or to say more clearly what is wrong.
 """
 
+import contextlib
 import gzip
 import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, cast
 
 import pyarrow as pa
 
@@ -24,7 +26,10 @@ SUFFIXES = (".glb", ".gltf", ".fbx", ".blend", ".usd", ".usda", ".usdc", ".usdz"
 OLDEST_FBX = 7100
 """Blender 4.5 reads binary FBX from version 7.1 on."""
 
+BROKEN_STREAM = (OSError, EOFError, ValueError, zlib.error)
+
 _HEAD_BYTES = 4096
+_GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _OTHER_FILES = {
     b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"%PDF": "a PDF document",
     b"\x7fELF": "a program", b"MZ": "a program", b"ustar": "a tar archive",
@@ -120,16 +125,29 @@ def _binary_fbx(head: bytes) -> Kind:
 
 def _decompressed_head(path: Path, head: bytes) -> bytes:
     """The first bytes, decompressed where a .blend may be compressed: by gzip up to 2.9, by Zstandard since."""
+    if not head.startswith((_GZIP, _ZSTANDARD)):
+        return head[:16]
     try:
-        if head.startswith(b"\x1f\x8b"):
-            with gzip.open(path, "rb") as unzipped:
-                return unzipped.read(16)
-        if head.startswith(b"\x28\xb5\x2f\xfd"):
-            with path.open("rb") as file, pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as stream:
-                return bytes(stream.read(16))
-    except (OSError, EOFError, ValueError, zlib.error):
+        with open_blend(path) as file:
+            return file.read(16)
+    except BROKEN_STREAM:
         return b""
-    return head[:16]
+
+
+@contextlib.contextmanager
+def open_blend(path: Path) -> Iterator[IO[bytes]]:
+    """A .blend, decompressed on the way. Reading raises one of `BROKEN_STREAM` where it is damaged."""
+    with path.open("rb") as file:
+        head = file.read(4)
+        file.seek(0)
+        if head.startswith(_GZIP):
+            with gzip.open(file, "rb") as unzipped:
+                yield cast(IO[bytes], unzipped)
+        elif head == _ZSTANDARD:
+            with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as stream:
+                yield stream
+        else:
+            yield file
 
 
 def _usdz(path: Path, head: bytes) -> Kind | None:

@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from ingest import sequences
 from ingest.blobs import Blob, put_blob, write_tar
+from ingest.fbx import check_fbx
 from ingest.fetch import Fetched, Fetcher, FetchSettings, beside, local_path
 from ingest.gltf import SideFile, read_gltf
 from ingest.inspect import Limits, check_json, inspect_gltf
@@ -21,9 +23,12 @@ from ingest.side_files import material_files, texture_files
 from ingest.sniff import Kind, sniff
 from ingest.sources.lists import Sites
 from ingest.sources.sketchfab import download, is_download
+from ingest.texture_names import PICTURES_BESIDE, places, texture_names
 from pipeline.records import Asset, Inspection, Record, Rejected, SourceItem, content_id
 from pipeline.stage import Stage, rejected
 
+_MOST_ASKED = 50
+"""Pictures that a server is asked for in vain, at worst twice each: files name what never left their author's disk."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER_BYTES = 1024
 
@@ -33,10 +38,12 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
     """Admit an item by its licence, fetch it, see that it is what it should be, and store it by content.
 
     The licence is judged before any byte is fetched. Of a glTF, everything that its JSON and buffers tell is checked;
-    other formats are recognised by their first bytes, and Blender has the last word on them.
+    of an FBX, that its records and arrays fit together. Other formats are recognised by their first bytes, and Blender
+    has the last word on them.
     """
 
     name: ClassVar[str] = "ingest"
+    version: ClassVar[int] = 2
     writes: ClassVar[tuple[type[Record], ...]] = (Asset, Inspection)
     resource: ClassVar[Literal["io", "cpu", "blender"]] = "io"
     machine_fields: ClassVar[frozenset[str]] = frozenset({"data", "fetch", "sites"})
@@ -50,6 +57,8 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
     """Leave out what its author reserved from generative AI, by tag or by HTTP header."""
     max_bytes: int = 1 << 30
     """Of one asset, its side files included."""
+    sequence_fps: float = 24.0
+    """Frames per second of a sequence of .obj files, which do not say."""
     limits: Limits = field(default_factory=Limits)
     """What a glTF may ask of the machine."""
     fetch: FetchSettings = field(default_factory=FetchSettings)
@@ -59,6 +68,8 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
             raise ValueError(f"max_bytes must be positive, got {self.max_bytes}")
+        if not 1.0 <= self.sequence_fps <= 1000.0:
+            raise ValueError(f"sequence_fps must lie in 1..1000, got {self.sequence_fps}")
         _ = self._licence_policy
 
     @classmethod
@@ -85,7 +96,8 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
             raise Refused("not_found", "its list gives neither a file nor a URL for it", "check the name or id")
         licence = self._licence_policy.admit(item, honour_noai=self.honour_noai)
         with tempfile.TemporaryDirectory(prefix="mv4d-ingest-") as folder:
-            uri, main = self._fetch_main(item.uri, Path(folder))
+            frames = self._frames(item.uri)
+            uri, main = self._fetch_main(str(frames[0]) if frames else item.uri, Path(folder))
             kind = sniff(main.path, uri)
             if item.expected_sha256 and item.expected_sha256 != main.sha256:
                 raise Refused("checksum_mismatch", f"its sha256 is {main.sha256}, promised was {item.expected_sha256}")
@@ -96,13 +108,33 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
                 check_json(gltf, self.limits)
                 files = self._fetch_beside(uri, gltf.side_files, main.num_bytes, Path(folder))
                 inspection = inspect_gltf(gltf.with_files(files), self.limits)
+            elif kind.format == "fbx":
+                check_fbx(main.path)
             elif kind.format == "obj":
                 files = self._fetch_materials(uri, main, Path(folder))
+                if frames:
+                    files |= sequences.members(frames, self.sequence_fps, Path(folder))
+            if kind.format in PICTURES_BESIDE:
+                files = self._fetch_pictures(uri, main, kind, Path(folder))
             blob, main_file = self._store(kind, main, files, Path(folder))
             asset = _asset(item, licence, kind, blob, main_file)
             yield asset
             if inspection:
                 yield dataclasses.replace(inspection, asset_id=asset.asset_id)
+
+    def _frames(self, uri: str) -> list[Path]:
+        """The files of a sequence on this machine; none if it is an ordinary file."""
+        path = local_path(uri)
+        if path is None or not sequences.is_sequence(path):
+            return []
+        frames = sequences.frames_of(path)
+        for frame in frames:
+            _check_inside(frame, frames[0])
+        num_bytes = sum(frame.stat().st_size for frame in frames)
+        if num_bytes > self.max_bytes:
+            found = f"its {len(frames)} frames have {num_bytes} bytes; the limit is {self.max_bytes}"
+            raise Refused("too_large", found)
+        return frames
 
     def _fetch_main(self, uri: str, folder: Path) -> tuple[str, Fetched]:
         """The file, and what its side files are relative to.
@@ -154,12 +186,26 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
         taken = main.num_bytes + sum(path.stat().st_size for path in libraries.values())
         return libraries | self._fetch_beside(uri, named(textures), taken, folder)
 
+    def _fetch_pictures(self, uri: str, main: Fetched, kind: Kind, folder: Path) -> dict[str, Path]:
+        """The pictures beside an FBX, a USD or a .blend that it names: for each, the first place that has one."""
+        found: dict[str, Path] = {}
+        num_bytes = main.num_bytes
+        is_local = local_path(uri) is not None
+        for name in texture_names(main.path, kind.format)[: None if is_local else _MOST_ASKED]:
+            for place in places(name)[: None if is_local else 2]:
+                if place not in found:
+                    found |= self._fetch_beside(uri, [SideFile(place, needed=False)], num_bytes, folder)
+                if place in found:
+                    break
+            num_bytes = main.num_bytes + sum(path.stat().st_size for path in found.values())
+        return found
+
     def _store(self, kind: Kind, main: Fetched, files: dict[str, Path], folder: Path) -> tuple[Blob, str]:
         """The blob, and the main file's name in it if it is a tar."""
         if not files:
             return put_blob(self.store, main.path, kind.suffix, sha256=main.sha256), ""
         # Always the same name, so that equal contents are equal bytes.
-        main_file = f"asset.{kind.suffix}"
+        main_file = sequences.frame_name(0) if sequences.FACTS in files else f"asset.{kind.suffix}"
         while main_file in files:
             main_file = f"_{main_file}"
         write_tar(folder / "asset.tar", {**files, main_file: main.path})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.licence_files import statement_of
+from ingest.sequences import grouped
 from ingest.sniff import SUFFIXES
 from ingest.sources.source import Source, make_item, path_uri, printable
 from pipeline.records import SourceItem
@@ -14,6 +15,8 @@ from pipeline.records import SourceItem
 @dataclass(frozen=True, kw_only=True)
 class Folder(Source):
     """Lists a folder and its subfolders, sorted by path; hidden files and folders are passed over.
+
+    Numbered .obj files of the same faces are one item, named as in `walk_####.obj`.
 
     A file's licence is what its sidecar (`fox.glb.license`) says, or the glTF itself, or a `LICENSE` in the same
     folder; only where all are silent, `licence` counts.
@@ -61,6 +64,5 @@ class Folder(Source):
     def _files(self) -> Iterator[Path]:
         for folder, subfolders, files in os.walk(self.path):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            for name in sorted(files):
-                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                    yield Path(folder) / name
+            wanted = [name for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+            yield from grouped([Path(folder) / name for name in wanted])

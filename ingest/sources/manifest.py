@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.licence_files import Statement, statement_of
+from ingest.sequences import is_pattern
 from ingest.sources.source import Source, make_item, path_uri, printable
 from pipeline.records import SourceItem
 
@@ -93,7 +94,8 @@ class Manifest(Source):
         source_url = row.text("source_url") or (url if file else "") or row.github_url()
         spdx, licence_url, text = row.text("spdx"), row.text("licence_url"), row.text("licence_text")
         said = Statement()
-        if not (spdx or licence_url) and uri and "://" not in uri and os.path.isfile(uri):
+        is_here = bool(uri) and "://" not in uri and (os.path.isfile(uri) or is_pattern(Path(uri)))
+        if is_here and not (spdx or licence_url):
             said = statement_of(Path(uri))
         if not (spdx or licence_url or text or said.licence_text):
             spdx = self.licence

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ingest.fetch import FetchSettings
+from ingest.sequences import is_sequence
 from ingest.sniff import SUFFIXES as ASSET_SUFFIXES
 from ingest.sources.folder import Folder
 from ingest.sources.lists import Lists, Only, Sites
@@ -57,7 +58,7 @@ def open_source(
         return Folder(path=path, licence=licence, author=author, noai=noai)
     if path.is_file() and path.suffix.lower() in MANIFEST_SUFFIXES:
         return Manifest(path=path, licence=licence, author=author, noai=noai)
-    if path.is_file() and path.suffix.lower() in ASSET_SUFFIXES:
+    if is_sequence(path) or (path.is_file() and path.suffix.lower() in ASSET_SUFFIXES):
         return Folder(path=path.parent, only=path.name, licence=licence, author=author, noai=noai)
     if path.is_file():
         raise ValueError(

@@ -20,6 +20,7 @@ import bpy
 from render.blender.evaluating import LAST_FRAME
 from render.blender.gltf import animation_names
 from render.blender.importing import OpenFile
+from render.blender.versions import LONGEST_NAME, is_whole_take
 from render.protocol import Action
 
 Block = Any
@@ -33,7 +34,6 @@ _BONE = re.compile(r'^pose\.bones\["((?:[^"\\]|\\.)*)"\]')
 _CUSTOM = re.compile(r'^(.*)\["((?:[^"\\]|\\.)*)"\]$')
 _UNNAMED_TRACK = re.compile(r"^(NlaTrack|\[Action Stash\])(\.\d+)?$")
 _NEVER_SEEN = {"CAMERA", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
-_LONGEST_NAME = 63
 _REST = {
     "location": (0.0, 0.0, 0.0),
     "rotation_quaternion": (1.0, 0.0, 0.0, 0.0),
@@ -168,7 +168,7 @@ def _in_order(groups: dict[str, list[Binding]], names: list[str]) -> dict[str, l
 
 
 def _by_take() -> dict[str, list[Binding]]:
-    """The importer names an action and its slot `data-block|take|layer`, cut off at 63 bytes.
+    """The importer names an action `data-block|take|layer`, cut off at the longest name.
 
     The newer one makes one action of a take, with a slot for each data-block, of its name.
     """
@@ -177,7 +177,7 @@ def _by_take() -> dict[str, list[Binding]]:
     for action in bpy.data.actions:
         for slot in action.slots:
             owners = [block for block in _data_blocks() if _type_of(block) == slot.target_id_type]
-            if slot.name_display == action.name:
+            if is_whole_take(action, slot):
                 owners = [block for block in owners if action.name.startswith(block.name + "|")]
                 owners = sorted(owners, key=lambda block: len(block.name))[-1:]
                 take = action.name[len(owners[0].name) + 1 :] if owners else ""
@@ -186,7 +186,7 @@ def _by_take() -> dict[str, list[Binding]]:
                 take = action.name
             found += [(take, Binding(block=block, action=action, slot=slot)) for block in owners]
     for take, binding in sorted(found, key=lambda pair: -len(pair[0])):
-        cut_off = len(binding.action.name.encode()) >= _LONGEST_NAME
+        cut_off = len(binding.action.name.encode()) >= LONGEST_NAME
         whole = next((name for name in groups if name.startswith(take)), take) if cut_off else take
         groups.setdefault(whole, []).append(binding)
     return dict(sorted(groups.items()))
@@ -236,7 +236,8 @@ def _stashed_on(action: Any, blocks: list[Block]) -> Block | None:
 
 def _named_like(slot: Any, blocks: list[Block]) -> Block | None:
     users = [block for block in slot.users() if block in blocks]
-    named = [block for block in blocks if block.name == slot.name_display and _type_of(block) == slot.target_id_type]
+    kind = slot.target_id_type  # of a block that may have no animation yet
+    named = [block for block in _data_blocks() if block.name == slot.name_display and _type_of(block) == kind]
     return (users or named or [None])[0]
 
 

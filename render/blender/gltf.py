@@ -13,6 +13,8 @@ from typing import Any
 import bpy
 import numpy as np
 
+from render.blender.readable import readable
+
 SAME_SCALE = 1e-3
 """Bind matrices whose scales differ by less are taken to belong together."""
 
@@ -33,7 +35,7 @@ def import_gltf(path: str) -> set[str]:
         patched(package + "animation", "restore_animation_on_object", _play_nothing),
         patched(package + "vnode", "pick_bind_pose", _then_mend_bind_pose),
     ):
-        return set(bpy.ops.import_scene.gltf(filepath=path, **options))
+        return set(bpy.ops.import_scene.gltf(filepath=readable(path, bpy.app.tempdir), **options))
 
 
 def animation_names(path: str) -> list[str]:

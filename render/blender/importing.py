@@ -4,6 +4,7 @@ The stage is a fresh scene that shows what the file shows in a final render. Not
 (world, compositor, motion blur, output nodes) takes part, and none of its scripts runs.
 """
 
+import ctypes
 import glob
 import importlib
 import math
@@ -17,6 +18,9 @@ import bpy
 import numpy as np
 
 from render.blender.gltf import import_gltf, patched
+from render.blender.lighting import OwnLights
+from render.blender.obj_sequence import import_obj
+from render.blender.versions import refuse_newer_file
 from render.protocol import BadAsset
 
 STAGE = "mv4d stage"
@@ -30,6 +34,7 @@ COMFORT = (1e-3, 1e4)
 
 _NOT_DRAWN = {"ARMATURE", "CAMERA", "GPENCIL", "GREASEPENCIL", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
 # Their result depends on which frames were evaluated before, so a picture would depend on what was drawn earlier.
+_WANTED_OF_LIBRARIES = ("objects", "collections", "meshes", "armatures", "actions")
 _SIMULATED = {"CLOTH", "DYNAMIC_PAINT", "FLUID", "SOFT_BODY"}
 
 
@@ -44,6 +49,7 @@ class OpenFile:
     frame_start: int
     frame_end: int
     """The scene's own range, for time-sampled caches."""
+    own_lights: OwnLights
     factor: float
     """stage = factor * asset: 1 but for assets so large or small that single precision gives out on the stage."""
 
@@ -72,6 +78,7 @@ def open_file(path: str, format: str) -> OpenFile:
         raise BadAsset("import_failed", "the importer gave up without a word")
     _refuse_outside_libraries(os.path.dirname(os.path.realpath(path)))
     source = bpy.context.scene
+    own_lights = OwnLights(lamps=_lamps(source), world=source.world)
     stage = _build_stage(source)
     fps = stage.render.fps / stage.render.fps_base
     return OpenFile(
@@ -81,6 +88,7 @@ def open_file(path: str, format: str) -> OpenFile:
         fps=fps,
         frame_start=source.frame_start,
         frame_end=source.frame_end,
+        own_lights=own_lights,
         factor=_to_comfort(stage),
     )
 
@@ -89,6 +97,14 @@ def reset() -> None:
     """Factory settings, an empty file, no scripts."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     _forbid_scripts()
+    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """What the last asset took and Blender has freed: after a million vertices, the C library keeps 300 MB of it."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _forbid_scripts() -> None:
@@ -153,6 +169,7 @@ def _usd_rate(path: str) -> float:
 def _import_blend(path: str) -> set[str]:
     result = set(bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False))
     _forbid_scripts()
+    refuse_newer_file()
     if bpy.context.object and bpy.context.object.mode != "OBJECT":
         bpy.ops.object.mode_set(mode="OBJECT")
     return result
@@ -168,7 +185,7 @@ _IMPORTERS: dict[str, Callable[[str], set[str]]] = {
     "usdc": _import_usd,
     "usdz": _import_usd,
     "abc": lambda path: set(bpy.ops.wm.alembic_import(filepath=path, as_background_job=False)),
-    "obj": lambda path: set(bpy.ops.wm.obj_import(filepath=path)),
+    "obj": import_obj,
     "ply": lambda path: set(bpy.ops.wm.ply_import(filepath=path)),
     "stl": lambda path: set(bpy.ops.wm.stl_import(filepath=path)),
 }
@@ -186,10 +203,16 @@ def _reason_of(message: str) -> tuple[str, str]:
 
 
 def _refuse_outside_libraries(folder: str) -> None:
+    """Refuse what is linked from outside, and what is linked and absent, if shape or motion depend on it."""
     for library in bpy.data.libraries:
         path = os.path.realpath(bpy.path.abspath(library.filepath))
         if os.path.exists(path) and os.path.commonpath([folder, path]) != folder:
             raise BadAsset("unsafe_uri", f"links {library.filepath}")
+    for kind in _WANTED_OF_LIBRARIES:
+        for block in getattr(bpy.data, kind):
+            if block.library and block.is_missing:
+                name = os.path.basename(block.library.filepath.replace("\\", "/"))
+                raise BadAsset("missing_file", f"links {block.name!r} from {name}, which is not there")
 
 
 def _build_stage(source: Any) -> Any:
@@ -198,7 +221,7 @@ def _build_stage(source: Any) -> Any:
     stage.render.fps_base = source.render.fps_base
     bone_shapes = _bone_shapes()
     for thing in bpy.data.objects:
-        _prepare(thing, hidden=thing.hide_render or thing.type in _NOT_DRAWN or thing in bone_shapes)
+        _prepare(thing, hidden=_is_unseen(thing) or thing in bone_shapes)
     for collection in bpy.data.collections:
         if not collection.library:
             collection.hide_viewport = collection.hide_render
@@ -207,6 +230,19 @@ def _build_stage(source: Any) -> Any:
     for name in sorted(shown):
         stage.collection.objects.link(shown[name])
     return stage
+
+
+def _is_unseen(thing: Any) -> bool:
+    """It shows nothing of itself: hidden, of a kind without a surface, or a helper of somebody's composition."""
+    helper = thing.is_holdout or thing.is_shadow_catcher or not thing.visible_camera
+    return bool(thing.hide_render or thing.type in _NOT_DRAWN or helper)
+
+
+def _lamps(source: Any) -> tuple[Any, ...]:
+    """The lights that a final render of the scene would use, in the order of their names."""
+    shown = [thing for layer in source.view_layers if layer.use for thing in _shown(layer.layer_collection)]
+    lamps = {thing.name_full: thing for thing in shown if thing.type == "LIGHT"}
+    return tuple(lamps[name] for name in sorted(lamps) if not lamps[name].hide_render and not lamps[name].library)
 
 
 def _shown(layer_collection: Any) -> list[Any]:

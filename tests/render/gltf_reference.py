@@ -62,7 +62,7 @@ class GltfReference:
         return np.maximum(values / np.iinfo(kind).max, -1.0) if entry.get("normalized") else values
 
     def pose(self, animation: int | None, time_s: float) -> list[dict[str, Any]]:
-        """Each node's fields at a time; linear and step keys."""
+        """Each node's fields at a time."""
         pose = [dict(node) for node in self.nodes]
         if animation is None:
             return pose
@@ -71,7 +71,9 @@ class GltfReference:
             sampler, target = entry["samplers"][channel["sampler"]], channel["target"]
             times, values = self.accessor(sampler["input"])[:, 0], self.accessor(sampler["output"])
             values = values.reshape(len(times), -1)
-            if "node" in target and sampler.get("interpolation") != "CUBICSPLINE":
+            if "node" in target and sampler.get("interpolation") == "CUBICSPLINE":
+                pose[target["node"]][target["path"]] = _on_curve(times, values.reshape(len(times), 3, -1), time_s)
+            elif "node" in target:
                 step = sampler.get("interpolation") == "STEP"
                 pose[target["node"]][target["path"]] = _between(
                     times, values, time_s, target["path"] == "rotation", step
@@ -132,6 +134,17 @@ def _between(times: np.ndarray, values: np.ndarray, time_s: float, turn: bool, s
     if turn and first @ second < 0:
         second = -second
     return np.asarray(first * (1 - share) + second * share)
+
+
+def _on_curve(times: np.ndarray, keys: np.ndarray, time_s: float) -> np.ndarray:
+    """glTF 2.0, appendix C.5; each key is in-tangent, value, out-tangent."""
+    time_s = float(np.clip(time_s, times[0], times[-1]))
+    place = int(np.clip(np.searchsorted(times, time_s, side="right") - 1, 0, len(times) - 2))
+    length = times[place + 1] - times[place]
+    t = (time_s - times[place]) / length
+    weights = np.array([2 * t**3 - 3 * t**2 + 1, length * (t**3 - 2 * t**2 + t), -2 * t**3 + 3 * t**2])
+    start = weights[0] * keys[place, 1] + weights[1] * keys[place, 2] + weights[2] * keys[place + 1, 1]
+    return np.asarray(start + length * (t**3 - t**2) * keys[place + 1, 0])
 
 
 def _local(node: dict[str, Any]) -> np.ndarray:

@@ -114,14 +114,18 @@ class TinyGltf:
 
     def save(self, path: Path) -> Path:
         """Write it as .glb."""
+        path.write_bytes(self.bytes())
+        return path
+
+    def bytes(self) -> bytes:
+        """It as .glb."""
         document = {key: value for key, value in self.document.items() if value or key in ("asset", "scene", "scenes")}
         document["buffers"] = [{"byteLength": len(self.binary)}]
         text = json.dumps(document).encode()
         text += b" " * (-len(text) % 4)
         chunks = struct.pack("<I4s", len(text), b"JSON") + text
         chunks += struct.pack("<I4s", len(self.binary), b"BIN\0") + self.binary
-        path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
-        return path
+        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
 def png(width: int, height: int, rows: bytes = b"") -> bytes:
