@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
+from pipeline.sole_driver import sole_driver
 from pipeline.storage import Store
 from pipeline.tables import Tables
 from shards.cards import write_cards
@@ -42,9 +43,10 @@ def pack_main(arguments: Sequence[str] | None = None) -> int:
     tables = Tables(Store(namespace.data))
     console = Console()
     try:
-        with progress_bar("packing") as on_progress:
-            report = Packer(tables, pick(PackSettings, namespace), on_progress=on_progress).pack()
-        papers = write_cards(tables, namespace.card) if report.num_samples else []
+        with sole_driver(tables.store):
+            with progress_bar("packing") as on_progress:
+                report = Packer(tables, pick(PackSettings, namespace), on_progress=on_progress).pack()
+            papers = write_cards(tables, namespace.card) if report.num_samples else []
     except ValueError as error:
         usage_error(str(error))
     print_pack_report(report, console)
@@ -125,13 +127,21 @@ def print_pack_report(report: PackReport, console: Console) -> None:
         f"{len(report.removed)} removed",
         highlight=False,
     )
+    truth = report.truth
+    if truth.written or truth.unchanged or truth.removed:
+        console.print(
+            f"  ground truth beside them: {len(truth.written)} tars written, {len(truth.unchanged)} unchanged, "
+            f"{len(truth.removed)} removed",
+            highlight=False,
+        )
     for reason, number in report.left_out.most_common():
         console.print(f"  left out: {reason} {number}", style="yellow", highlight=False)
 
 
 def print_lint_report(report: LintReport, console: Console) -> None:
     """What is wrong, if anything."""
-    checked = f"{report.num_samples} samples in {report.num_shards} shards, {report.num_bytes / 1e6:.1f} MB"
+    beside = f" and {report.num_truth_shards} tars of ground truth" if report.num_truth_shards else ""
+    checked = f"{report.num_samples} samples in {report.num_shards} shards{beside}, {report.num_bytes / 1e6:.1f} MB"
     if not report.findings:
         console.print(f"[green]no findings[/] in {checked}", highlight=False)
         return

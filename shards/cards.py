@@ -20,7 +20,7 @@ from shards.attribution import (
     licences,
 )
 from shards.readme import LIMITS, PERSONAL, USES, CardSettings, Facts, data_card
-from shards.release import index_parquet
+from shards.release import index_parquet, truth_parquet
 from shards.sample import CONVENTION
 from shards.views import Shard, connect, rows
 
@@ -48,6 +48,7 @@ def write_cards(tables: Tables, settings: CardSettings | None = None) -> list[st
             raise ValueError(f"{tables.store.root} has no shards to describe; run `mv4d pack` first")
         entries = credit_rows(con)
         index = index_parquet(con)
+        truth = truth_parquet(con)
         facts = Facts.read(con, licences(entries), tables.store)
         papers = {
             "README.md": data_card(settings, facts).encode(),
@@ -57,6 +58,10 @@ def write_cards(tables: Tables, settings: CardSettings | None = None) -> list[st
             "samples.parquet": index,
             "croissant.json": croissant_json(_about(settings, facts), shards, facts.licences, index),
         }
+    if truth:
+        papers["truth.parquet"] = truth
+    else:
+        tables.store.remove("shards/truth.parquet")
     for name, content in papers.items():
         tables.store.write_bytes(f"shards/{name}", content)
     return [f"shards/{name}" for name in papers]

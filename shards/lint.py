@@ -20,9 +20,11 @@ from pipeline.cameras import project
 from pipeline.media import decode_strip
 from pipeline.records import LicenceClass, Sample
 from pipeline.tables import Tables
+from pipeline.truth_media import FORMAT as TRUTH_FORMAT
+from pipeline.truth_media import PASSES, decode_map, decode_tracks
 from shards.plan import SPLITS
 from shards.sample import FORMAT
-from shards.views import Shard, connect_to, rows, select
+from shards.views import Shard, TruthSample, TruthShard, connect_to, rows, select
 
 Kind = Literal[
     "unreadable",  # the tar cannot be read to its end
@@ -36,11 +38,17 @@ Kind = Literal[
     "picture",  # a strip that does not decode to the size it should have
     "purity",  # a sample in a folder of another licence class or split
     "leak",  # an asset family in two splits
+    "truth",  # ground truth that does not go with the shard beside it
 ]
 
 KEY = re.compile(r"[A-Za-z0-9_-]+")
 PATH = re.compile(
     rf"shards/(?P<licence>{'|'.join(get_args(LicenceClass))})/(?P<split>{'|'.join(SPLITS)})/mv-\d{{6}}\.tar"
+)
+
+TRUTH_PATH = re.compile(
+    rf"(?P<folder>shards/(?P<licence>{'|'.join(get_args(LicenceClass))})/(?P<split>{'|'.join(SPLITS)})/)truth/"
+    rf"(?P<file>mv-\d{{6}})\.(?P<name>{'|'.join(PASSES)})\.tar"
 )
 
 ROTATION_TOLERANCE = 1e-6
@@ -81,6 +89,7 @@ class LintReport:
     findings: list[Finding] = field(default_factory=list)
     num_shards: int = 0
     num_samples: int = 0
+    num_truth_shards: int = 0
     num_bytes: int = 0
 
 
@@ -105,13 +114,21 @@ def lint(
     paths = store.list_files("shards", ".tar")
     total = sum(store.size(path) for path in paths)
     progress = _Progress(on_progress, total)
-    with connect_to(tables, (Sample, Shard)) as con:
-        indexed = {row["shard"] for row in rows(con, "SELECT shard FROM samples UNION SELECT shard FROM shards")}
+    with connect_to(tables, (Sample, Shard, TruthSample, TruthShard)) as con:
+        known = ("samples", "shards", "truth_samples", "truth_shards")
+        indexed = {row["shard"] for row in rows(con, " UNION ".join(f"SELECT shard FROM {table}" for table in known))}
 
         def look(path: str) -> _ShardCheck:
             with con.cursor() as cursor:
-                samples = select(cursor, Sample, "shard", [path])
-                check = _ShardCheck(path, samples, select(cursor, Shard, "shard", [path]), decode=settings.decode)
+                check: _ShardCheck
+                if match := TRUTH_PATH.fullmatch(path):
+                    own = select(cursor, TruthSample, "shard", [path])
+                    whole = select(cursor, TruthShard, "shard", [path])
+                    beside = select(cursor, Sample, "shard", [f"{match['folder']}{match['file']}.tar"])
+                    check = _TruthCheck(path, own, whole, beside, decode=settings.decode)
+                else:
+                    samples = select(cursor, Sample, "shard", [path])
+                    check = _ShardCheck(path, samples, select(cursor, Shard, "shard", [path]), decode=settings.decode)
             with store.open(path) as file:
                 check.run(_HashingReader(file, progress))
             return check
@@ -120,11 +137,13 @@ def lint(
             checks = list(threads.map(look, paths))
     findings = [Finding(path, "", "no_file", "is in the index only") for path in indexed.difference(paths)]
     findings += [finding for check in checks for finding in check.findings]
-    findings += _across(checks)
+    main_checks = [check for check in checks if not isinstance(check, _TruthCheck)]
+    findings += _across(main_checks)
     return LintReport(
         findings=sorted(findings),
-        num_shards=len(paths),
-        num_samples=sum(len(check.keys) for check in checks),
+        num_shards=len(main_checks),
+        num_samples=sum(len(check.keys) for check in main_checks),
+        num_truth_shards=len(checks) - len(main_checks),
         num_bytes=total,
     )
 
@@ -157,21 +176,31 @@ class _Member:
 class _ShardCheck:
     """Checks one tar against its rows in the index."""
 
-    def __init__(self, path: str, samples: Sequence[Sample], whole: Sequence[Shard], *, decode: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        samples: Sequence[Sample | TruthSample],
+        whole: Sequence[Shard | TruthShard],
+        *,
+        decode: bool,
+        place: re.Pattern[str] = PATH,
+    ) -> None:
         self.path = path
         self.findings: list[Finding] = []
         self.keys: list[str] = []
         self.families: set[tuple[str, str]] = set()
         """(asset family, split) of the samples."""
-        self._index = {sample.sample_key: sample for sample in samples}
+        self._index: dict[str, Sample | TruthSample] = {sample.sample_key: sample for sample in samples}
         self._whole = whole
         self._decode = decode
-        self._place = PATH.fullmatch(path)
+        self._place = place.fullmatch(path)
 
     def run(self, reader: "_HashingReader") -> None:
         """Read the tar to its end."""
         if not self._place:
-            self._find("", "purity", "is not named shards/<licence class>/<split>/mv-000000.tar")
+            self._find(
+                "", "purity", "is named neither shards/<licence class>/<split>/mv-000000.tar nor as its ground truth"
+            )
         if not self._index and not self._whole:
             self._find("", "no_index", "no table knows this file")
         for key, members in self._samples(reader):
@@ -227,20 +256,77 @@ class _ShardCheck:
         try:
             record = json.loads(members[0].content)
             place = record["licence"]["licence_class"], record["split"]
-            self.families.add((record["family_id"], record["split"]))
             if self._place and place != self._place.group("licence", "split"):
                 self._find(key, "purity", f"is {place[0]}, {place[1]} by its record")
             if row and place != (row.licence_class, row.split):
                 self._find(key, "purity", f"is {row.licence_class}, {row.split} in the index")
-            for finding in _check_record(key, record, members[1:], row):
+            for finding in self._check_content(key, record, members[1:], row):
                 self._find(key, *finding)
-            for finding in _check_cameras(record):
-                self._find(key, *finding)
-            if self._decode:
-                for finding in _check_pictures(record, members[1:]):
-                    self._find(key, *finding)
         except (ValueError, KeyError, TypeError) as error:
             self._find(key, "record", f"json cannot be understood: {type(error).__name__}: {error}")
+
+    def _check_content(
+        self, key: str, record: dict[str, Any], files: Sequence[_Member], row: Sample | TruthSample | None
+    ) -> Iterator[tuple[Kind, str]]:
+        """Check the record and what it speaks of."""
+        self.families.add((record["family_id"], record["split"]))
+        yield from _check_record(key, record, files, row)
+        yield from _check_cameras(record)
+        if self._decode:
+            yield from _check_pictures(record, files)
+
+
+class _TruthCheck(_ShardCheck):
+    """Checks a tar of ground truth against its index, and against the shard that it goes with."""
+
+    def __init__(
+        self,
+        path: str,
+        samples: Sequence[TruthSample],
+        whole: Sequence[TruthShard],
+        beside: Sequence[Sample],
+        *,
+        decode: bool,
+    ) -> None:
+        super().__init__(path, samples, whole, decode=decode, place=TRUTH_PATH)
+        self._beside = sorted(beside, key=lambda row: row.offset)
+
+    def run(self, reader: "_HashingReader") -> None:
+        """Read the tar to its end."""
+        super().run(reader)
+        if self.keys != [row.sample_key for row in self._beside]:
+            self._find("", "truth", "its keys are not those of the shard that it goes with, in their order")
+
+    def _check_content(
+        self, key: str, record: dict[str, Any], files: Sequence[_Member], row: Sample | TruthSample | None
+    ) -> Iterator[tuple[Kind, str]]:
+        name = self._place.group("name") if self._place else record["name"]
+        if record["format"] != TRUTH_FORMAT or record["name"] != name:
+            yield "record", f"is {record['name']!r} in the format {record['format']!r}"
+        if record["key"] != key or (row and (record["clip_id"], record["asset_id"]) != (row.clip_id, row.asset_id)):
+            yield "record", f"speaks of {record['key']}, clip {record['clip_id']}"
+        found = [(file.name, len(file.content), hashlib.sha256(file.content).hexdigest()) for file in files]
+        if found != [(part["name"], part["num_bytes"], part["sha256"]) for part in record["parts"]]:
+            yield "bytes", "the files are not those that its record names"
+        if files and len(files) != (1 if name == "tracks" else record["num_views"]):
+            yield "record", f"has {len(files)} files for {record['num_views']} views"
+        if self._decode:
+            yield from _check_truth(record, files)
+
+
+def _check_truth(record: dict[str, Any], files: Sequence[_Member]) -> Iterator[tuple[Kind, str]]:
+    wanted = (record["num_frames"], record["height"], record["width"])
+    for file in files:
+        try:
+            if record["name"] == "tracks":
+                shape: tuple[int, ...] = decode_tracks(file.content).positions.shape[:1]
+            else:
+                shape = decode_map(file.content, record["num_frames"]).shape[:3]
+        except ValueError as error:
+            yield "picture", f"{file.name}: {error}"
+            continue
+        if shape != wanted[: len(shape)]:
+            yield "picture", f"{file.name} decodes to {shape} and not to {wanted}"
 
 
 def _check_member(info: tarfile.TarInfo, names: set[str]) -> Iterator[tuple[Kind, str]]:
@@ -255,7 +341,7 @@ def _check_member(info: tarfile.TarInfo, names: set[str]) -> Iterator[tuple[Kind
         yield "member", f"{info.name} carries a date, an owner or permissions, so its bytes tell who packed it"
 
 
-def _check_bytes(members: Sequence[_Member], row: Sample) -> Iterator[tuple[Kind, str]]:
+def _check_bytes(members: Sequence[_Member], row: Sample | TruthSample) -> Iterator[tuple[Kind, str]]:
     if [member.name for member in members] != [part.name for part in row.parts]:
         yield "bytes", f"holds {[m.name for m in members]}, and the index has {[part.name for part in row.parts]}"
     wanted = {part.name: part for part in row.parts}
@@ -276,7 +362,7 @@ def _check_bytes(members: Sequence[_Member], row: Sample) -> Iterator[tuple[Kind
 
 
 def _check_record(
-    key: str, record: dict[str, Any], strips: Sequence[_Member], row: Sample | None
+    key: str, record: dict[str, Any], strips: Sequence[_Member], row: Sample | TruthSample | None
 ) -> Iterator[tuple[Kind, str]]:
     if record["format"] != FORMAT:
         yield "record", f"its format is {record['format']!r} and not {FORMAT!r}"

@@ -8,11 +8,10 @@ import hashlib
 import io
 import re
 import tarfile
-import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -26,13 +25,15 @@ from pipeline.records import (
     Record,
     Rejected,
     Sample,
-    SamplePart,
     StageSettings,
+    Truth,
     from_dict,
 )
 from pipeline.tables import Tables
 from shards.plan import READS, STAGE, PackSettings, PlannedClip, PlannedShard, plan, read_revoked
 from shards.sample import SampleRecord, sample_record
+from shards.tars import HashingWriter, add_member
+from shards.truth import PackedClip, TruthPacker, TruthReport
 from shards.views import Shard, connect_to, select
 
 _TAR = re.compile(r"shards/[a-z0-9-]+/(?:train|val|test)/mv-\d{6}\.tar")
@@ -53,6 +54,8 @@ class PackReport:
     num_samples: int = 0
     """In the shards that this call wanted, written or not."""
     num_bytes: int = 0
+    truth: TruthReport = field(default_factory=TruthReport)
+    """Of the tars of ground truth beside the shards."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Clips by reason: `revoked`, `licence_not_allowed`, `noai`. Counted by the last call only."""
 
@@ -94,6 +97,9 @@ class Packer:
         """Shards that this object has written or checked: path to fingerprint and bytes."""
         self._fragments: dict[str, set[str]] = {}
         """Index files by the slug of their shard."""
+        self._truth = TruthPacker(tables)
+        self._truth_certain: dict[str, str] = {}
+        """Shards whose ground truth this object has seen to while the run goes on: path to fingerprint."""
 
     def pack(self, up_to_seq: int | None = None) -> PackReport:
         """Bring the shards in line with the tables.
@@ -114,7 +120,9 @@ class Packer:
             shards = plan(con, self._settings, read_revoked(self._store), up_to_seq)
         wanted = [shard for shard in shards if shard.packed and (final or shard.closed)]
         report = self._bring_about(wanted, trust_memory=not final)
+        self._bring_truth_about(wanted, report, trust_memory=not final)
         if final:
+            report.truth.removed = self._truth.remove_all_but(report.truth.written + report.truth.unchanged)
             report.removed = self._remove_all_but({shard.path: shard.slug for shard in wanted})
             report.left_out = self._account_for([clip for shard in shards for clip in shard.clips if clip.left_out])
             self._remember_settings()
@@ -143,6 +151,17 @@ class Packer:
                 self._count(shard, report)
             self._on_progress(report.num_samples, total)
         return report
+
+    def _bring_truth_about(self, wanted: Sequence[PlannedShard], report: PackReport, *, trust_memory: bool) -> None:
+        if not self._store.list_files(f"tables/{Truth.table}", ".parquet"):
+            return
+        for shard in wanted:
+            if trust_memory and self._truth_certain.get(shard.path) == shard.fingerprint:
+                continue
+            with connect_to(self._tables, (*READS, Truth)) as con:
+                packed = [PackedClip(clip=member.clip, record=member.record) for member in _members(con, shard)]
+                self._truth.bring_about(con, shard, packed, report.truth)
+            self._truth_certain[shard.path] = shard.fingerprint
 
     def _pass_over_current(
         self, con: duckdb.DuckDBPyConnection, left: deque[PlannedShard], report: PackReport, *, trust_memory: bool
@@ -200,7 +219,7 @@ class Packer:
         self._certain.pop(shard.path, None)
         samples: list[Sample] = []
         with self._store.writer(shard.path) as file:
-            hashing = _HashingWriter(file)
+            hashing = HashingWriter(file)
             with tarfile.open(fileobj=hashing, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
                 for number, member in enumerate(members):
                     self._on_progress(done + number, total)
@@ -219,11 +238,11 @@ class Packer:
 
     def _add(self, tar: tarfile.TarFile, shard: PlannedShard, member: _Member) -> Sample:
         start = tar.offset
-        parts = [_add_member(tar, member.record.key, "json", member.record.to_json())]
+        parts = [add_member(tar, member.record.key, "json", member.record.to_json())]
         for part in member.record.parts:
             path = f"{member.clip.folder}/{part.name}"
             content = self._store.read_bytes(path)
-            parts.append(_add_member(tar, member.record.key, part.name, content))
+            parts.append(add_member(tar, member.record.key, part.name, content))
             if parts[-1].sha256 != part.sha256:
                 raise RuntimeError(
                     f"{path} is damaged: its sha256 is {parts[-1].sha256}, and {part.sha256} was rendered. "
@@ -275,10 +294,7 @@ class Packer:
         stale = [path for path in tars if _TAR.fullmatch(path) and path not in wanted]
         for path in stale:
             self._store.remove(path)
-        if self._store.exists("shards"):
-            for path in self._store.fs.find(self._store.path("shards")):
-                if str(path).endswith(".partial"):
-                    self._store.fs.rm_file(path)
+        self._store.remove_partial("shards")
         return stale
 
     def _account_for(self, left_out: Sequence[PlannedClip]) -> Counter[str]:
@@ -309,38 +325,6 @@ class Packer:
         row = StageSettings(stage=STAGE, settings_id=settings_id, settings=self._settings.as_json)
         made_by = f"{STAGE}@{settings_id}"
         self._tables.write(StageSettings, f"{STAGE}-{settings_id}", [row], made_by=made_by, made_from="")
-
-
-class _HashingWriter:
-    """Hashes what goes through it to a file."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.num_bytes = 0
-
-    def write(self, content: bytes) -> int:
-        self.sha256.update(content)
-        self.num_bytes += len(content)
-        return self._file.write(content)
-
-    def tell(self) -> int:
-        return self.num_bytes
-
-
-def _add_member(tar: tarfile.TarFile, key: str, name: str, content: bytes) -> SamplePart:
-    # A fresh TarInfo has mtime 0, owner 0 without a name, and mode 0644.
-    info = tarfile.TarInfo(f"{key}.{name}")
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
-    padding = -len(content) % tarfile.BLOCKSIZE
-    return SamplePart(
-        name=name,
-        offset=tar.offset - padding - len(content),
-        num_bytes=len(content),
-        crc32=zlib.crc32(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
 
 
 def _members(con: duckdb.DuckDBPyConnection, shard: PlannedShard) -> list[_Member]:

@@ -8,6 +8,7 @@ import duckdb
 import yaml
 
 from pipeline.storage import Store
+from pipeline.truth_media import MEANINGS
 from shards.attribution import DUTIES, LicenceCount, count, escaped, link, text_url
 from shards.fields import field_table
 from shards.plan import REVOKED, SPLITS
@@ -76,6 +77,8 @@ class Facts:
     """One a rig, views, frames, size."""
     made_with: dict[str, Any]
     has_revoked: bool
+    truth: list[dict[str, Any]]
+    """One a pass of ground truth: samples that have it, bytes."""
 
     @classmethod
     def read(cls, con: duckdb.DuckDBPyConnection, licences: list[LicenceCount], store: Store) -> "Facts":
@@ -97,6 +100,9 @@ class Facts:
         places = """
             SELECT licence_class, split, count(*) AS num_shards, sum(num_samples) AS num_samples
             FROM shards GROUP BY ALL ORDER BY ALL"""
+        truth = """
+            SELECT name, sum(num_samples - num_missing) AS num_samples, sum(num_bytes) AS num_bytes
+            FROM truth_shards GROUP BY name ORDER BY name"""
         return cls(
             licences=licences,
             splits=[by_split[split] for split in SPLITS if split in by_split],
@@ -105,6 +111,7 @@ class Facts:
             shapes=rows(con, shapes),
             made_with=rows(con, made_with)[0],
             has_revoked=store.exists(REVOKED),
+            truth=rows(con, truth),
         )
 
     @property
@@ -135,6 +142,7 @@ def data_card(settings: CardSettings, facts: Facts) -> str:
         _figures(facts),
         _licence_section(facts),
         _loading(facts),
+        *([_ground_truth(facts)] if facts.truth else []),
         _layout(facts),
         _fields(),
         _making(facts),
@@ -311,8 +319,54 @@ print(shard, strip.size)
 The strips carry straight alpha: put them on any background. Frames of a view are stacked top to bottom.'''
 
 
+def _ground_truth(facts: Facts) -> str:
+    """What each pass is, and how to read two tars side by side. The tests run it as it stands here."""
+    lines = ["| pass | samples | size | what it is |", "|---|---:|---:|---|"]
+    lines += [
+        f"| `{row['name']}` | {row['num_samples']:,} | {size_in_words(row['num_bytes'])} "
+        f"| {escaped(MEANINGS[row['name']])} |"
+        for row in facts.truth
+    ]
+    table, name = "\n".join(lines), facts.truth[0]["name"]
+    return f"""## Ground truth
+
+For each tar `<class>/<split>/mv-000000.tar` there may be one more a pass,
+`<class>/<split>/truth/mv-000000.<pass>.tar`, with the same keys in the same order. A key that lacks a pass has its
+`json` there alone.
+
+{table}
+
+Maps are PNG strips like the pictures. `value = offset + step * stored`, with `offset` and `step` of the `json` beside
+them; where all channels are 0 there is none. Read 16-bit colour with OpenCV (channels come as z, y, x), not with PIL.
+
+```python
+import glob, json
+
+import cv2
+import numpy as np
+import webdataset as wds
+
+for side in sorted(glob.glob("*/*/truth/mv-*.{name}.tar")):
+    shard = side.replace("/truth/", "/").replace(".{name}.tar", ".tar")
+    pairs = zip(wds.WebDataset(shard, shardshuffle=False), wds.WebDataset(side, shardshuffle=False), strict=True)
+    for sample, truth in pairs:
+        assert sample["__key__"] == truth["__key__"]
+        how = json.loads(truth["json"])
+        for part in how["parts"]:
+            if part["name"].endswith(".png"):
+                stored = cv2.imdecode(np.frombuffer(truth[part["name"]], np.uint8), cv2.IMREAD_UNCHANGED)
+                values = how["offset"] + how["step"] * stored.astype(np.float64)
+```"""
+
+
 def _layout(facts: Facts) -> str:
     columns = "\n".join(f"| `{column.name}` | {column.kind} | {column.meaning} |" for column in COLUMNS)
+    truth = (
+        "<class>/<split>/truth/…            ground truth beside the shards, one tar a pass\n"
+        "truth.parquet                      where every member of those lies\n"
+        if facts.truth
+        else ""
+    )
     revoked = (
         "REVOKED.parquet                    ids that were taken down and must not be used\n"
         if facts.has_revoked
@@ -328,7 +382,7 @@ ATTRIBUTION.md                 author, source and licence of every model
 attribution.parquet            the same as a table
 LICENSES/README.md             where the licence texts stand
 croissant.json                 all of this for machines
-{revoked}```
+{truth}{revoked}```
 
 A sample is `KEY.json`, the record, followed by `KEY.v00.webp`, `KEY.v01.webp`, …, one strip of frames a view. The same
 clips are always packed into the same bytes. Splits are drawn by the family of the model's geometry, so that a

@@ -54,6 +54,24 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
+def truth_parquet(con: duckdb.DuckDBPyConnection) -> bytes:
+    """`truth.parquet`: one row a sample and pass, in the order of the tars; nothing if there are none.
+
+    Args:
+        con: From `shards.views.connect`.
+    """
+    query = """
+        SELECT sample_key AS key, name, shard[8:] AS shard, split, licence_class, "offset", num_bytes, parts
+        FROM truth_samples ORDER BY truth_samples.shard, "offset"
+    """
+    table: pa.Table = con.sql(query).to_arrow_table().combine_chunks()
+    if table.num_rows == 0:
+        return b""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
+    return buffer.getvalue()
+
+
 def index_parquet(con: duckdb.DuckDBPyConnection) -> bytes:
     """`samples.parquet`: one row a sample, in the order of the shards.
 

@@ -120,6 +120,8 @@ class Rendering:
     """Of cameras and sampling."""
     blender_version: str
     """Of the Blender that drew it."""
+    device: str
+    """What drew it: `CPU`, or the way to use a GPU and its name."""
     settings: str
     """Everything else that decides the pixels, as JSON."""
 
@@ -255,6 +257,7 @@ def sample_record(
             quality=clip.quality,
             seed=clip.seed,
             blender_version=clip.blender_version,
+            device=clip.device,
             settings=clip.settings,
         ),
         parts=tuple(

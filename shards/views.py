@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import duckdb
 import pyarrow as pa
 
-from pipeline.records import RECORDS, Record, from_dict
+from pipeline.records import RECORDS, Record, SamplePart, from_dict
 from pipeline.tables import Tables
 
 R = TypeVar("R", bound=Record)
@@ -33,7 +33,54 @@ class Shard(Record):
     num_assets: int
 
 
-TABLES: tuple[type[Record], ...] = (*RECORDS, Shard)
+@dataclass(frozen=True, kw_only=True)
+class TruthSample(Record):
+    """One pass of ground truth of a sample, in a tar beside the sample's: the index for exact random access."""
+
+    table: ClassVar[str] = "truth_samples"
+    key: ClassVar[tuple[str, ...]] = ("sample_key", "name")
+
+    sample_key: str
+    name: str
+    """The pass."""
+    clip_id: str
+    asset_id: str
+    shard: str
+    """Path below the data root: `shards/<licence class>/<split>/truth/mv-000000.<pass>.tar`."""
+    split: str
+    licence_class: str
+    offset: int
+    """Of its first tar header."""
+    num_bytes: int
+    """To the end of its last member, padding included."""
+    parts: tuple[SamplePart, ...]
+    """Only `json` if the clip lacks the pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthShard(Record):
+    """A tar of ground truth that is complete."""
+
+    table: ClassVar[str] = "truth_shards"
+    key: ClassVar[tuple[str, ...]] = ("shard",)
+
+    shard: str
+    """Path below the data root."""
+    of_shard: str
+    """The shard that it goes with, key by key."""
+    name: str
+    """The pass."""
+    licence_class: str
+    split: str
+    num_bytes: int
+    sha256: str
+    """Of the whole tar."""
+    num_samples: int
+    num_missing: int
+    """Samples that lack the pass."""
+
+
+TABLES: tuple[type[Record], ...] = (*RECORDS, Shard, TruthSample, TruthShard)
 """Every table of a data root."""
 
 

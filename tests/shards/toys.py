@@ -152,7 +152,7 @@ def _animation_rows(toy: Toy, action: int) -> list[Record]:
             Part(name=strip_name(view), num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
             for view, content in enumerate(contents)
         ),
-        blender_version="4.5.15", settings='{"samples":16}',
+        blender_version="4.5.15", device="CPU", settings='{"samples":16}',
     )  # fmt: skip
     score = filled(
         ImageMotion, clip_id=clip_id, background="grey 0.5", m=motion / 10, m_object=motion, flow_px=1.0,
