@@ -13,6 +13,7 @@ from curate.score import Score
 from pipeline.cli import EXIT_OK, command_parser, parse, pick, usage_error
 from pipeline.records import Clip
 from pipeline.running import RunOptions, absolute_root, run_stages
+from pipeline.sole_driver import sole_driver
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         clips = options.tables.rows(Clip)
         if not clips:
             usage_error(f"there are no clips in {options.data}; run `mv4d render` first")
-        run_stages(options, [score], iter(clips), heading="mv4d curate", num_inputs=len(clips))
-        print_summary(decide(options.tables, preset), console)
+        with sole_driver(options.tables.store):
+            run_stages(options, [score], iter(clips), heading="mv4d curate", num_inputs=len(clips))
+            print_summary(decide(options.tables, preset), console)
     except ValueError as error:
         usage_error(str(error))
     return EXIT_OK

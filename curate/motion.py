@@ -41,25 +41,39 @@ class ViewMotion:
 def frozen_views(clip: Clip) -> dict[int, int | None]:
     """For each view with motion in it, the view that shows the object frozen; None where its own frame 0 does.
 
-    A view whose camera moves and that has no `static` twin is left out: nothing tells its motion from the camera's.
+    The twin is the view `static`, for those with its cameras. A view whose camera moves otherwise is left out: nothing
+    tells its motion from the camera's.
     """
+    c2w = _c2w(clip)
     static = clip.view_names.index("static") if "static" in clip.view_names else None
-    if clip.num_camera_frames == 1 and static is None:
-        return dict.fromkeys(range(clip.num_views))
-    return {} if static is None else {view: static for view in range(clip.num_views) if view != static}
+    twins: dict[int, int | None] = {}
+    for view in range(clip.num_views):
+        if view == static:
+            continue
+        if static is not None and np.array_equal(c2w[view], c2w[static]):
+            twins[view] = static
+        elif (c2w[view] == c2w[view, 0]).all():
+            twins[view] = None
+    return twins
 
 
 def front_view(clip: Clip, views: Sequence[int]) -> int:
-    """The view nearest the object's front, which looks to Blender's -y; the first of equals.
+    """The view nearest the object's front, which looks to Blender's -y; of equals one that stands still, or the first.
 
     Args:
         clip: Its cameras are read.
         views: Those to choose from.
     """
-    c2w = np.asarray(clip.c2w).reshape(clip.num_views, clip.num_camera_frames, 4, 4)
+    c2w = _c2w(clip)
     position = c2w[:, 0, :3, 3]
     towards_front = -position[:, 1] / np.linalg.norm(position, axis=1)
-    return max(views, key=lambda view: (round(float(towards_front[view]), 9), -view))
+    still = (c2w == c2w[:, :1]).all(axis=(1, 2, 3))
+    return max(views, key=lambda view: (round(float(towards_front[view]), 9), bool(still[view]), -view))
+
+
+def _c2w(clip: Clip) -> np.ndarray:
+    """Shape (view, camera frame, 4, 4)."""
+    return np.asarray(clip.c2w).reshape(clip.num_views, clip.num_camera_frames, 4, 4)
 
 
 def view_motion(moving: np.ndarray, frozen: np.ndarray, background: float) -> ViewMotion:

@@ -128,12 +128,17 @@ class Scope:
             ).fetchall()
 
     def find_late(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Make the temporary table `late` of the clips whose assets come too late, or are not known yet."""
+        """Make the temporary table `late` of the clips whose assets come too late, or are not known yet.
+
+        A clip may have scores and no row: that was lost, and it is being drawn again.
+        """
         if self.up_to_seq is not None:
             early = f"SELECT asset_id FROM assets WHERE seq < {int(self.up_to_seq)}"
-            con.execute(
-                f"CREATE TEMP TABLE late AS SELECT clip_id FROM clips ANTI JOIN ({early}) USING (asset_id)"
-            ).fetchall()
+            con.execute(f"""
+                CREATE TEMP TABLE late AS SELECT clip_id FROM (
+                    SELECT clip_id FROM clips UNION SELECT clip_id FROM image_motion
+                ) ANTI JOIN (SELECT clip_id FROM clips SEMI JOIN ({early}) USING (asset_id)) USING (clip_id)
+            """).fetchall()
 
     def check(self, con: duckdb.DuckDBPyConnection) -> None:
         """Refuse to mix scores that do not mean the same.

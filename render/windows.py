@@ -6,6 +6,7 @@ length.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from render.protocol import Action, Measured
 
@@ -23,12 +24,17 @@ class WindowSettings:
     """Longer actions have a second window at their end."""
     loop_gap_max: float = 0.5
     """An action loops if the poses at its ends differ by at most this share of the mean way between two frames."""
+    take: Literal["action", "timeline"] = "action"
+    """action: windows lie in the action, wherever it begins. timeline: one window from time 0 of the file, whatever the
+    action's own range, whose first or last pose is held beyond it (Diffusion4D)."""
 
     def __post_init__(self) -> None:
         if self.window_s <= 0 or self.num_frames < 2 or self.long_s < self.window_s or self.loop_gap_max < 0:
             raise ValueError(
                 f"need window_s > 0, num_frames >= 2, long_s >= window_s and loop_gap_max >= 0, got {self}"
             )
+        if self.take not in ("action", "timeline"):
+            raise ValueError(f"take must be action or timeline, got {self.take!r}")
 
     @property
     def step_s(self) -> float:
@@ -50,6 +56,8 @@ class Window:
 
 def windows_of(action: Action, settings: WindowSettings) -> tuple[Window, ...]:
     """The windows of an action that has a length; for a short one the way it is shown if it does not loop."""
+    if settings.take == "timeline":
+        return (Window(index=0, start_s=0.0, duration_s=settings.window_s, looped=False),)
     length = action.end_s - action.start_s
     # All frames of a window lie in it if its last one does: 48 frames at 24 a second end at 1.96 s.
     if length < settings.window_s - settings.step_s - 1e-6:

@@ -298,6 +298,7 @@ def test_up_to_seq_takes_assets_by_their_first_place(root: Root) -> None:
     root.add(filled(Asset, item_id="again", asset_id="asset of clip 3", seq=0))
     root.add(clip_of(clip_id="of nobody", asset_id="not known yet"))
     root.add_scores("of nobody")
+    root.add_scores("lost, and being drawn again")
     summary = decide(root.tables, preset(STILL), Scope(up_to_seq=2))
     assert set(reasons(root.tables)) == {"clip 0", "clip 1", "clip 3"}
     assert (summary.num_clips, summary.num_waiting) == (3, 0)

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,6 +103,17 @@ def test_the_floor_of_an_orbit_is_the_noise_of_its_first_frame() -> None:
 def test_views_are_paired_with_what_shows_them_frozen() -> None:
     assert frozen_views(clip_of(num_views=3)) == {0: None, 1: None, 2: None}
     assert frozen_views(clip_of(orbit=True)) == {0: 1}
+
+
+def test_a_camera_that_stands_still_beside_an_orbit_is_its_own_twin_and_the_front() -> None:
+    """As in the rig `diffusion4d`: the orbit's twin is frozen, but seen from elsewhere."""
+    orbit = np.reshape(clip_of(orbit=True).c2w, (2, NUM_FRAMES, 4, 4))
+    still = np.stack([np.repeat(look_at_origin(angle, 15.0, 3.0)[None], NUM_FRAMES, axis=0) for angle in (0, 90)])
+    c2w = tuple(np.concatenate([orbit, still]).ravel())
+    clip = clip_of(orbit=True, num_views=4, view_names=("orbit", "static", "front", "left"), c2w=c2w)
+    clip = dataclasses.replace(clip, num_views=4)
+    assert frozen_views(clip) == {0: 1, 2: None, 3: None}
+    assert front_view(clip, [0, 2, 3]) == 2
 
 
 def test_an_orbit_without_its_frozen_twin_has_no_motion_score() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.cameras import pinhole, project
+from pipeline.cameras import pinhole, project, to_mv_video
 from render.rigs import RIGS, Cameras, RigView, views_of
 
 CAMERAS = Cameras()
@@ -96,6 +96,84 @@ def test_an_orbit_goes_round_once_and_has_a_frozen_twin(name: str, num: int) -> 
     assert np.allclose(np.diff(orbit.azimuth_deg), 360 / num)
     assert (orbit.name, orbit.frozen, static.name, static.frozen) == ("orbit", False, "static", True)
     assert np.array_equal(orbit.c2w(3.0), static.c2w(3.0))
+
+
+def diffusion4d_place(index: int, azimuth_turns: float, elevation: float) -> np.ndarray:
+    """Where the published script puts its camera: -2 unit(sin p, cos p, -e / 180), p = 2 pi (1 - t + azimuth)."""
+    angle = 2 * np.pi * (1 - index / 23 + azimuth_turns)
+    out = np.array([np.sin(angle), np.cos(angle), -elevation / 180])
+    return np.asarray(-2 * out / np.linalg.norm(out))
+
+
+def diffusion4d_cameras(**changes: float) -> Cameras:
+    return Cameras(radius=2.0, orbit_closes=True, elevation_law="diffusion4d", framing="first_box", **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("elevation", [0.0, 5.0, 15.0, 30.0])
+def test_diffusion4ds_cameras_are_where_its_script_puts_them(elevation: float) -> None:
+    cameras = diffusion4d_cameras(elevation_min_deg=elevation, elevation_max_deg=elevation)
+    orbit = views_of("diffusion4d", cameras, "abc")[0]
+    places = orbit.c2w(cameras.radius)[:, :3, 3]
+    assert np.allclose(places, [diffusion4d_place(index, 0.0, elevation) for index in range(24)], atol=1e-6)
+    assert np.allclose(places[0], places[23], atol=1e-8)  # 23 distinct views
+
+
+def test_diffusion4ds_numbers() -> None:
+    level = views_of("diffusion4d", diffusion4d_cameras(), "abc")[0].c2w(2.0)
+    assert level[0, :3, 3] == pytest.approx([0, -2, 0])
+    assert level[1, :3, 3] == pytest.approx([0.5396, -1.9258, 0], abs=5e-5)
+    given = {5.0: 1.59, 15.0: 4.76, 30.0: 9.46}
+    for elevation, angle in given.items():
+        assert diffusion4d_cameras().true_elevation_deg(elevation) == pytest.approx(angle, abs=5e-3)
+
+
+def test_diffusion4d_from_any_azimuth_is_its_script_with_that_azimuth() -> None:
+    cameras = diffusion4d_cameras(start_jitter_deg=180.0, elevation_min_deg=5.0, elevation_max_deg=30.0)
+    starts = set()
+    for clip_id in ("a", "b", "c"):
+        orbit = views_of("diffusion4d", cameras, clip_id)[0]
+        turns = -orbit.azimuth_deg[0] / 360
+        elevation = 180 * np.tan(np.radians(orbit.elevation_deg))
+        assert 5 <= elevation <= 30
+        places = [diffusion4d_place(index, turns, elevation) for index in range(24)]
+        assert np.allclose(orbit.c2w(2.0)[:, :3, 3], places, atol=1e-6)
+        starts.add(orbit.azimuth_deg[0])
+    assert len(starts) == 3
+
+
+def test_diffusion4d_has_a_twin_and_four_level_views_of_the_motion() -> None:
+    cameras = diffusion4d_cameras(elevation_min_deg=20.0, elevation_max_deg=20.0)
+    views = views_of("diffusion4d", cameras, "abc")
+    assert [view.name for view in views] == ["orbit", "static", "front", "left", "right", "back"]
+    assert [view.frozen for view in views] == [False, True, False, False, False, False]
+    assert {len(view.azimuth_deg) for view in views} == {24}
+    for view, place in zip(views[2:], ([0, -2, 0], [2, 0, 0], [-2, 0, 0], [0, 2, 0]), strict=True):
+        assert np.allclose(view.c2w(2.0)[:, :3, 3], place)
+
+
+def test_an_orbit_closes_only_if_it_is_told_to() -> None:
+    ours = views_of("orbit24", CAMERAS, "abc")[0].azimuth_deg
+    closed = views_of("orbit24", Cameras(orbit_closes=True), "abc")[0].azimuth_deg
+    assert (ours[23] - ours[0], closed[23] - closed[0]) == pytest.approx((345.0, 360.0))
+
+
+def test_the_first_box_needs_no_room_for_the_unit_sphere() -> None:
+    Cameras(radius=2.0, framing="first_box")
+    with pytest.raises(ValueError, match="does not fit"):
+        Cameras(radius=2.0)
+
+
+def test_mv_videos_camera_vector_follows_from_its_two_angles() -> None:
+    views = views_of("mv16", CAMERAS, "abc")
+    start = views[0].azimuth_deg[0]
+    for index, view in enumerate(views):
+        a, e = np.radians(start + 22.5 * index), np.radians(view.elevation_deg)
+        expected = [
+            -np.sin(a), -np.sin(e) * np.cos(a), np.cos(e) * np.cos(a), np.cos(e) * np.cos(a),
+            np.cos(a), -np.sin(e) * np.sin(a), np.cos(e) * np.sin(a), np.cos(e) * np.sin(a),
+            0.0, np.cos(e), np.sin(e), np.sin(e), 0.0, 0.0, 0.0, 1.0,
+        ]  # fmt: skip
+        assert to_mv_video(view.c2w(3.0)[0]) == pytest.approx(expected, abs=1e-8)
 
 
 def test_random_views_scatter_over_the_sphere() -> None:

@@ -116,3 +116,16 @@ def test_what_is_not_finite_is_not_repeated() -> None:
 def test_bad_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="need"):
         WindowSettings(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("start_s", "length_s"), [(0.0, 5.0), (0.0, 0.3), (10.0, 3.0)])
+def test_the_timeline_is_shown_from_0_for_one_second_whatever_the_actions_range(
+    start_s: float, length_s: float
+) -> None:
+    """As Diffusion4D does: frames 0 to 23 of the scene at 24 a second."""
+    settings = WindowSettings(take="timeline", window_s=1.0, long_s=1.0, num_frames=24)
+    action = lasting(length_s, start_s=start_s)
+    (window,) = windows_of(action, settings)
+    assert looped(window, MEASURED, settings) is None
+    frames = [time * 24 for time in times_of(window, action, num_frames=24)]
+    assert frames == pytest.approx(list(range(24)), abs=1e-4)
