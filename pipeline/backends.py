@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from pipeline.admission import Place
 from pipeline.records import Record, Rejected
 from pipeline.stage import Stage, rejected
 from pipeline.storage import Store
@@ -111,8 +112,14 @@ class Backend(Protocol):
     def lanes(self) -> dict[int, Lane]:
         """The workers that can take tasks now, by number."""
 
+    def place(self, worker: int) -> Place:
+        """The machine of a worker that can take tasks."""
+
     def submit(self, worker: int, task: Task) -> None:
         """Give an idle worker a task."""
+
+    def rest(self, worker: int) -> None:
+        """Have an idle worker give back what its stages hold."""
 
     def wait(self, timeout_s: float) -> list[tuple[int, Outcome]]:
         """Outcomes that have come in, with the worker's number; waits for the first one at most so long."""
@@ -134,15 +141,24 @@ def _lanes(num_workers: int) -> list[Lane]:
 @dataclass
 class _Thread:
     lane: Lane
-    inbox: "queue.Queue[Task | None]" = field(default_factory=queue.Queue)
+    inbox: 'queue.Queue[Task | Literal["rest", "end"]]' = field(default_factory=queue.Queue)
     handle: threading.Thread | None = None
 
 
 class LocalBackend:
     """Threads of this process. Heavy work is in child processes (Blender) or in code that frees the interpreter."""
 
-    def __init__(self, store: Store, stages: Sequence[Stage[Any, Any]], num_workers: int, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        store: Store,
+        stages: Sequence[Stage[Any, Any]],
+        num_workers: int,
+        policy: RetryPolicy,
+        *,
+        memory_mb: float = 0.0,
+    ) -> None:
         self._tables = Tables(store)
+        self._place = Place.here(memory_mb)
         self._stages = tuple(stages)
         self._policy = policy
         self._outcomes: queue.Queue[tuple[_Thread, int, Outcome]] = queue.Queue()
@@ -157,18 +173,28 @@ class LocalBackend:
         thread.handle.start()
 
     def _work(self, worker: int, thread: _Thread) -> None:
-        while (task := thread.inbox.get()) is not None:
-            self._outcomes.put((thread, worker, run_task(self._tables, self._stages, task, self._policy)))
-        for stage in self._stages:
-            stage.close()
+        while (task := thread.inbox.get()) != "end":
+            if isinstance(task, Task):
+                self._outcomes.put((thread, worker, run_task(self._tables, self._stages, task, self._policy)))
+            else:
+                close_stages(self._stages)
+        close_stages(self._stages)
 
     def lanes(self) -> dict[int, Lane]:
         """See `Backend`."""
         return {worker: thread.lane for worker, thread in self._threads.items()}
 
+    def place(self, worker: int) -> Place:
+        """See `Backend`."""
+        return self._place
+
     def submit(self, worker: int, task: Task) -> None:
         """See `Backend`."""
         self._threads[worker].inbox.put(task)
+
+    def rest(self, worker: int) -> None:
+        """See `Backend`."""
+        self._threads[worker].inbox.put("rest")
 
     def wait(self, timeout_s: float) -> list[tuple[int, Outcome]]:
         """See `Backend`."""
@@ -185,13 +211,13 @@ class LocalBackend:
     def replace(self, worker: int) -> None:
         """See `Backend`. Python cannot end a thread: it is left behind and ends itself after its task."""
         old = self._threads[worker]
-        old.inbox.put(None)
+        old.inbox.put("end")
         self._start(worker, old.lane)
 
     def close(self) -> None:
         """See `Backend`."""
         for thread in self._threads.values():
-            thread.inbox.put(None)
+            thread.inbox.put("end")
         deadline = time.monotonic() + 10.0
         for thread in self._threads.values():
             if thread.handle is not None:
@@ -213,17 +239,19 @@ class RayBackend:
         policy: RetryPolicy,
         *,
         num_gpus: float = 0.0,
+        memory_mb: float = 0.0,
     ) -> None:
         ray: Any = importlib.import_module("ray")  # the `cluster` extra
         self._ray = ray
         if not ray.is_initialized():
             ray.init(log_to_driver=False, ignore_reinit_error=True)
-        self._arguments = (store, tuple(stages), policy)
+        self._arguments = (store, tuple(stages), policy, memory_mb)
         self._num_gpus = num_gpus
         if num_workers == 0:
             num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
         self._lanes: dict[int, Lane] = dict(enumerate(_lanes(num_workers)))
         self._actors: dict[int, Any] = {}
+        self._places: dict[int, Place] = {}
         self._starting: dict[Any, int] = {}
         self._running: dict[Any, tuple[int, int]] = {}
         for worker in self._lanes:
@@ -251,6 +279,16 @@ class RayBackend:
         starting = set(self._starting.values())
         return {worker: lane for worker, lane in self._lanes.items() if worker not in starting}
 
+    def place(self, worker: int) -> Place:
+        """See `Backend`. Of workers of one machine, the first has seen the most memory free."""
+        name = self._places[worker].name
+        memory_mb = max(place.memory_mb for place in self._places.values() if place.name == name)
+        return Place(name=name, memory_mb=memory_mb)
+
+    def rest(self, worker: int) -> None:
+        """See `Backend`."""
+        self._actors[worker].close.remote()
+
     def submit(self, worker: int, task: Task) -> None:
         """See `Backend`."""
         self._running[self._actors[worker].run.remote(task)] = (worker, task.number)
@@ -275,7 +313,7 @@ class RayBackend:
     def _started(self, reference: Any) -> None:
         worker = self._starting.pop(reference)
         try:
-            self._ray.get(reference)
+            self._places[worker] = self._ray.get(reference)
         except self._ray.exceptions.RayActorError:
             self._start(worker)
 
@@ -309,18 +347,24 @@ class RayBackend:
 class _RayWorker:
     """The actor's body."""
 
-    def __init__(self, store: Store, stages: Sequence[Stage[Any, Any]], policy: RetryPolicy) -> None:
-        self._tables, self._stages, self._policy = Tables(store), stages, policy
+    def __init__(self, store: Store, stages: Sequence[Stage[Any, Any]], policy: RetryPolicy, memory_mb: float) -> None:
+        self._tables, self._stages, self._policy, self._memory_mb = Tables(store), stages, policy, memory_mb
 
-    def ready(self) -> bool:
-        return True
+    def ready(self) -> Place:
+        ray: Any = importlib.import_module("ray")
+        return Place.here(self._memory_mb, name=str(ray.get_runtime_context().get_node_id()))
 
     def run(self, task: Task) -> Outcome:
         return run_task(self._tables, self._stages, task, self._policy)
 
     def close(self) -> None:
-        for stage in self._stages:
-            stage.close()
+        close_stages(self._stages)
+
+
+def close_stages(stages: Sequence[Stage[Any, Any]]) -> None:
+    """Have a worker's stages give back what they hold."""
+    for stage in stages:
+        stage.close()
 
 
 def reasons_of(rows: Sequence[Record]) -> list[str]:

@@ -19,7 +19,9 @@ from ingest.duplicates import mark_duplicates
 from ingest.fetch import FetchSettings
 from ingest.licence import LicencePolicy, PolicyName
 from ingest.register import register
+from ingest.sources.lists import Only, Sites
 from ingest.sources.open_source import open_source
+from ingest.sources.source import Source
 from ingest.stage import Ingest
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
 from pipeline.records import SourceItem
@@ -28,14 +30,17 @@ from pipeline.sole_driver import sole_driver
 from pipeline.stage import Stage
 from pipeline.storage import Store
 from pipeline.tables import Tables
+from pipeline.truth_media import passes_of
 from render.draw import Render
 from render.environments import with_pictures
 from render.look import Look, QualityName
 from render.plan import Gate, Plan
+from render.preflight import settle_device
 from render.presets import add_preset_option
 from render.probe import ProbeAsset
 from render.rigs import Cameras, RigName
 from render.supervisor import BlenderSettings
+from render.truth import GroundTruth
 from render.windows import WindowSettings
 from shards.__main__ import print_lint_report, print_pack_report
 from shards.cards import write_cards
@@ -72,6 +77,9 @@ class BuildOptions(RunOptions):
     """Which are drawn, where there are more: any that pass the gate, or the file's first."""
     seed: int = 0
     """Draws cameras and animations."""
+    passes: str = ""
+    """Ground truth to add to each clip, by commas: depth, normal, camera_normal, flow, view_flow, coordinates, ids,
+    tracks, or all. docs/ground_truth.md says what they are."""
     preset: str = "default"
     """Rules that decide which clips are kept: a name, or a YAML file."""
     windows: WindowSettings = field(default_factory=WindowSettings)
@@ -84,6 +92,8 @@ class BuildOptions(RunOptions):
     """Another seed deals asset families anew to train, val and test."""
     val_share: float = 0.02
     test_share: float = 0.02
+    only: Only = field(default_factory=Only)
+    sites: Sites = field(default_factory=Sites)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     blender: BlenderSettings = field(default_factory=BlenderSettings)
 
@@ -100,6 +110,14 @@ class BuildOptions(RunOptions):
             admit_noai=not self.honour_noai,
         )
 
+    def open_source(self, spec: str) -> Source:
+        """The source that an argument means.
+
+        Raises:
+            ValueError: It means none.
+        """
+        return open_source(spec, licence=self.licence, only=self.only, sites=self.sites, fetch=self.fetch)
+
     def stages(self) -> list[Stage[Any, Any]]:
         """The chain, in the order in which rows flow.
 
@@ -107,8 +125,16 @@ class BuildOptions(RunOptions):
             ValueError: A setting is refused.
         """
         data = absolute_root(self.data)
+        passes = passes_of(self.passes)
         return [
-            Ingest(data=data, policy=self.policy, allow=self.allow, honour_noai=self.honour_noai, fetch=self.fetch),
+            Ingest(
+                data=data,
+                policy=self.policy,
+                allow=self.allow,
+                honour_noai=self.honour_noai,
+                fetch=self.fetch,
+                sites=self.sites,
+            ),
             ProbeAsset(data=data, windows=self.windows, blender=self.blender),
             Plan(
                 data=data,
@@ -123,6 +149,7 @@ class BuildOptions(RunOptions):
                 seed=self.seed,
             ),
             Render(data=data, blender=self.blender),
+            *([GroundTruth(data=data, passes=passes, blender=self.blender)] if passes else []),
             Score(data=data),
         ]
 
@@ -184,9 +211,10 @@ def build(options: BuildOptions, specs: Sequence[str], *, report: bool = True) -
         ValueError: A setting or a source is refused.
         RuntimeError: The machine cannot go on; the same call resumes.
     """
+    options = settle_device(options, options.blender, options.look.engine)
     stages = options.stages()
     preset = load_preset(options.preset)
-    sources = [open_source(spec, licence=options.licence) for spec in specs]
+    sources = [options.open_source(spec) for spec in specs]
     tables = options.tables
     with sole_driver(tables.store):
         items = list_items(tables, sources)
@@ -241,24 +269,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "3D files, manifests (.csv, .jsonl, .parquet) of paths or URLs, or the word `samples`.",
         """mv4d build samples --data demo-data --rig ortho4 --quality preview --size 128
         mv4d build assets/catalog.csv --data data --rig mv16
-        mv4d build models/ --licence CC0-1.0 --data data --dry-run
+        mv4d build models/ --licence CC0-1.0 --data data --estimate
         mv4d build catalog.csv --data s3://bucket/set --policy commercial_safe --preset diffusion4d
         mv4d build catalog.csv --data data --gate.min_motion 0.01 --look.storage small
         mv4d build catalog.csv --data data --as diffusion4d --preset diffusion4d
         ray job submit --working-dir . -- python -m pipeline build /shared/catalog.csv --data /shared/set""",
     )
     parser.add_argument("sources", nargs="+", type=str, help="What to build from.")
-    parser.add_argument("--dry_run", action="store_true", help="Count, calibrate on a few assets, estimate; no run.")
+    parser.add_argument("--dry_run", action="store_true", help="Only count, by licence and format.")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="Count, fetch and measure up to 20 inputs, draw some pictures of them, and say what all would cost.",
+    )
     parser.add_class_arguments(BuildOptions, None)
     given = list(sys.argv[1:] if arguments is None else arguments)
     add_preset_option(parser, given)
     namespace = parse(parser, given)
     options = pick(BuildOptions, namespace)
     try:
-        if namespace.dry_run:
-            from pipeline.estimate import estimate_build
+        if namespace.dry_run or namespace.estimate:
+            from pipeline.estimate import dry_run_build, estimate_build
 
-            return estimate_build(options, namespace.sources)
+            return (estimate_build if namespace.estimate else dry_run_build)(options, namespace.sources)
         return build(options, namespace.sources)
     except ValueError as error:
         usage_error(str(error))

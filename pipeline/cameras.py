@@ -86,6 +86,21 @@ def to_mvdream(c2w: np.ndarray) -> np.ndarray:
     return matrix.reshape(*matrix.shape[:-2], 16)
 
 
+def to_mv_video(c2w: np.ndarray) -> np.ndarray:
+    """The 16-vector of MV-Video's `angle` for our views: both count azimuth 0 as the front, which is +x there.
+
+    The same numbers as `to_mvdream` after a quarter turn of the world.
+
+    Args:
+        c2w: Shape (..., 4, 4), cameras that look at the origin.
+
+    Returns:
+        Shape (..., 16), row-major.
+    """
+    quarter_turn = np.array([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    return to_mvdream(quarter_turn @ c2w)
+
+
 def to_nerf_transforms(
     c2w: np.ndarray, intrinsics: tuple[float, float, float, float], size_px: int, file_names: list[str]
 ) -> dict[str, object]:

@@ -5,6 +5,7 @@ Options come from frozen dataclasses through jsonargparse, so every command has 
 """
 
 import dataclasses
+import errno
 import importlib
 import logging
 import os
@@ -139,8 +140,16 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         sys.stderr.close()
         return EXIT_OK
     except RuntimeError as error:
-        Console(stderr=True).print(f"[bold red]stopped:[/] {error}", highlight=False)
-        return EXIT_MACHINE
+        return _stopped(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _stopped(f"no space left on the disk: {error}")
+
+
+def _stopped(why: str) -> int:
+    Console(stderr=True).print(f"[bold red]stopped:[/] {why}", highlight=False)
+    return EXIT_MACHINE
 
 
 def overview() -> str:

@@ -12,6 +12,10 @@ GREY = 0.5
 """The training background of MV-VDM."""
 
 
+MAX_STRIP_PX = 16_383
+"""WebP's limit for the height of a strip: a view of 16 frames ends at 1023 pixels a side, of 24 at 682."""
+
+
 def strip_name(view: int) -> str:
     """File name of a view's strip in a clip's folder."""
     return f"v{view:02d}.webp"

@@ -50,7 +50,10 @@ REASONS: dict[str, tuple[str, str]] = {
         "repair the asset; such vertices cannot be drawn",
     ),
     "unsafe_uri": ("the file refers to something outside its own folder", "pack the asset into one file (.glb)"),
-    "missing_file": ("a buffer the file needs is absent", "keep the .bin files beside the .gltf"),
+    "missing_file": (
+        "another file that it needs is absent",
+        "keep the files that belong together in one folder, or pack them into one (.glb)",
+    ),
     "image_bomb": ("a texture would decode to an absurd size", "resize the texture"),
     "absurd_duration": (
         "an animation lasts longer than the limit",

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.reasons import REASONS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LicenceClass = Literal["cc0", "permissive", "by", "by-sa", "by-nc", "by-nc-sa", "other"]
 
@@ -148,6 +148,8 @@ class Probe(Record):
     num_objects: int
     num_materials: int
     num_images: int
+    image_pixels: int
+    """Sum over the pictures that can be read of width times height."""
     missing_textures: tuple[str, ...]
     family_id: str
     """Hash of the rest geometry: equal for re-uploads and re-textured copies. Splits are drawn by it."""
@@ -244,6 +246,8 @@ class ClipPlan(Record):
     elevation_deg: float
     settings: str
     """The look and the rig as JSON: everything else that decides the pixels."""
+    memory_mb: int
+    """What a renderer is expected to take for it, in MB: so many of them fit on a machine at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,9 +294,42 @@ class Clip(Record):
     """`clips/ab/<clip_id>` below the data root."""
     parts: tuple[Part, ...]
     """The files in `folder`: a vertical strip of frames a view, `v00.webp`, ..."""
+    texture_limit_px: int
+    """The asset's pictures were scaled down to so many pixels a side, for it did not fit into the renderer's memory
+    limit otherwise; 0 if they are as they came."""
     blender_version: str
+    device: str
+    """What drew it: `CPU`, or the way to use a GPU and its name. Only the processor draws the same bytes each time."""
     settings: str
     """As in the plan, with what the renderer resolved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth(Record):
+    """One pass of ground truth for a clip: what is known of each pixel beside its colour. docs/ground_truth.md."""
+
+    table: ClassVar[str] = "truth"
+    key: ClassVar[tuple[str, ...]] = ("clip_id", "name")
+
+    clip_id: str
+    name: str
+    """The pass: depth, normal, flow_forward, ..."""
+    format: str
+    """`mv4d-truth/1`."""
+    folder: str
+    """`clips/ab/<clip_id>` below the data root, where the clip's own files are."""
+    parts: tuple[Part, ...]
+    """The files in `folder`: a vertical strip of frames a view, `v00.depth.png`, ..., or `tracks.npz`."""
+    offset: float
+    step: float
+    """value = offset + step * stored; nothing is stored as 0 in all channels. Not for tracks."""
+    names: tuple[str, ...]
+    """Of objects or materials, by their number; empty for other passes."""
+    mask_iou: float
+    """How well the surface that all passes are made from agrees with the pictures: pixels whose centre it covers, and
+    pixels of at least half alpha; common ones as a share of all. 0..1."""
+    num_seen: int
+    """Pixels with a value, over all views and frames; vertices times frames for tracks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -453,8 +490,8 @@ class StageSettings(Record):
 
 
 RECORDS: tuple[type[Record], ...] = (
-    SourceItem, Asset, Inspection, Probe, Animation, ClipPlan, Clip, ImageMotion, Visibility, Appearance, Decision,
-    Sample, Rejected, Done, StageSettings,
+    SourceItem, Asset, Inspection, Probe, Animation, ClipPlan, Clip, Truth, ImageMotion, Visibility, Appearance,
+    Decision, Sample, Rejected, Done, StageSettings,
 )  # fmt: skip
 
 

@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.admission import Admission
 from pipeline.backends import Backend, Lane, Outcome, RetryPolicy, Task, reasons_of
 from pipeline.events import EventLog
 from pipeline.records import Record
 from pipeline.stage import Stage, rejected
 from pipeline.tables import Tables
+
+PATIENCE = 8
+"""How often work may be passed over on a machine before nothing more begins there until it fits."""
 
 
 @dataclass
@@ -54,6 +58,9 @@ class _Work:
     """How many workers died with it."""
     not_before: float = 0.0
     started: float = 0.0
+    memory_mb: float = 0.0
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """How often smaller work went first for want of memory, by place."""
 
 
 class Runner:
@@ -98,6 +105,7 @@ class Runner:
         self._queues: list[OrderedDict[str, _Work]] = [OrderedDict() for _ in self._stages]
         self._running: dict[int, tuple[int, _Work]] = {}  # task number -> worker, work
         self._affinity: dict[int, str] = {}  # worker -> what it has warm
+        self._admission = Admission()
         self._outstanding: dict[int, int] = {}  # root -> tasks it waits for
         self._next_root = 0
         names = [stage.name for stage in self._stages]
@@ -164,12 +172,12 @@ class Runner:
             if input_id in self._before[index]:
                 self._before[index].discard(input_id)
                 count.resumed += 1
-            self._route(index, self._made[index].get(input_id, []), roots)
+            self._route(index, item, self._made[index].get(input_id, []), roots)
             return
         work = self._queues[index].get(input_id) or self._running_work(index, input_id)
         if work is None:
             task = Task(number=next(self._numbers), stage_index=index, input_id=input_id, item=item)
-            work = self._queues[index][input_id] = _Work(task, set())
+            work = self._queues[index][input_id] = _Work(task, set(), memory_mb=stage.memory_mb(item))
             count.waiting += 1
         for root in roots - work.roots:
             self._outstanding[root] += 1
@@ -181,10 +189,17 @@ class Runner:
                 return work
         return None
 
-    def _route(self, index: int, rows: Sequence[Record], roots: set[int]) -> None:
-        if index + 1 < len(self._stages):
-            for item in self._stages[index + 1].inputs(rows):
-                self._enqueue(index + 1, item, roots)
+    def _route(self, index: int, item: Any, rows: Sequence[Record], roots: set[int]) -> None:
+        """Hand the rows of an item on to the next stage, and to the side stages on the way there."""
+        if self._stages[index].side:
+            return
+        for later in range(index + 1, len(self._stages)):
+            stage = self._stages[later]
+            known = [item, *rows] if stage.side and isinstance(item, Record) else rows
+            for found in stage.inputs(known):
+                self._enqueue(later, found, roots)
+            if not stage.side:
+                break
 
     def _dispatch(self) -> None:
         busy = {worker for worker, _ in self._running.values()}
@@ -197,36 +212,61 @@ class Runner:
                 work.started = time.monotonic()
                 self._running[work.task.number] = (worker, work)
                 self._affinity[worker] = self._stages[index].affinity(work.task.item)
+                for idle in self._admission.begin(worker, self._backend.place(worker), work.memory_mb):
+                    self._affinity.pop(idle, None)
+                    self._backend.rest(idle)
                 self._backend.submit(worker, work.task)
 
     def _choose(self, worker: int, lane: Lane) -> _Work | None:
-        """The next task for a worker: of the latest stage, and best of what the worker has warm."""
+        """The next task for a worker: of the latest stage, and best of what the worker has warm.
+
+        Work that does not fit into the machine's memory is passed over, but not for ever.
+        """
         now = time.monotonic()
-        mine = self._affinity.get(worker, "")
-        others = {warm for other, warm in self._affinity.items() if other != worker}
+        place = self._backend.place(worker)
+        fitting: dict[int, list[_Work]] = {}
+        too_large: list[_Work] = []
         for index in reversed(range(len(self._stages))):
-            stage = self._stages[index]
-            if (stage.resource == "io") != (lane == "io"):
-                continue
-            ready = [work for work in self._queues[index].values() if work.not_before <= now]
+            if (self._stages[index].resource == "io") == (lane == "io"):
+                fitting[index] = []
+                for work in self._queues[index].values():
+                    if work.not_before <= now:
+                        fits = self._admission.fits(worker, place, work.memory_mb)
+                        (fitting[index] if fits else too_large).append(work)
+        due = any(work.passed_over[place.name] >= PATIENCE for work in too_large)
+        for index, works in fitting.items():
+            ready = [work for work in works if work.memory_mb == 0 or not due]
             if ready:
-
-                def coldness(work: _Work, stage: Stage[Any, Any] = stage) -> int:
-                    warm = stage.affinity(work.task.item)
-                    return 0 if warm == mine else (2 if warm in others else 1)
-
-                chosen = min(ready, key=coldness)
+                chosen = self._warmest(worker, index, ready)
+                if chosen.memory_mb > 0:
+                    for work in too_large:
+                        work.passed_over[place.name] += 1
+                chosen.passed_over.clear()
                 del self._queues[index][chosen.task.input_id]
                 return chosen
         return None
+
+    def _warmest(self, worker: int, index: int, ready: Sequence[_Work]) -> _Work:
+        """What the worker has warm, else what nobody has, else the first."""
+        stage = self._stages[index]
+        mine = self._affinity.get(worker, "")
+        others = {warm for other, warm in self._affinity.items() if other != worker}
+
+        def coldness(work: _Work) -> int:
+            warm = stage.affinity(work.task.item)
+            return 0 if warm == mine else (2 if warm in others else 1)
+
+        return min(ready, key=coldness)
 
     def _settle(self, worker: int, outcome: Outcome) -> None:
         if outcome.number not in self._running:
             return
         _, work = self._running.pop(outcome.number)
+        self._admission.end(worker)
         if outcome.stop:
             raise RuntimeError(outcome.stop)
         if outcome.lost:
+            self._admission.forget(worker)
             self._lose(work, outcome.lost)
         else:
             self._finish(work, outcome)
@@ -273,7 +313,7 @@ class Runner:
             rows=len(outcome.rows) - len(reasons),
             reasons=reasons,
         )
-        self._route(index, outcome.rows, work.roots)
+        self._route(index, work.task.item, outcome.rows, work.roots)
         for root in work.roots:
             self._outstanding[root] -= 1
         self._close_finished(work.roots)
@@ -295,6 +335,7 @@ class Runner:
             if now - work.started > self._deadline_s:
                 del self._running[number]
                 self._backend.replace(worker)
+                self._admission.forget(worker)
                 work.lost = self._policy.attempts  # an input that hangs once would hang again
                 self._lose(work, f"no answer after {self._deadline_s:.0f} s", "deadline")
 

@@ -30,6 +30,8 @@ class RunOptions:
     """Renderers at once; 0 is one a core, or all cores of the cluster but one."""
     gpus_per_worker: float = 0.0
     """Share of a GPU that each Ray worker asks for."""
+    memory_mb_total: int = 0
+    """Memory that the renderers of one machine may take together, in MB; 0 is 80 % of what is free when they start."""
     attempts: int = 3
     """Tries when the machine, not the input, is at fault."""
     deadline_s: float = 7200.0
@@ -43,8 +45,8 @@ class RunOptions:
         unknown = sorted(set(self.reasons_to_retry) - set(REASONS))
         if unknown:
             raise ValueError(f"no such reason: {', '.join(unknown)}; `mv4d stats` lists those of a data root")
-        if self.workers < 0 or self.attempts < 1 or self.deadline_s <= 0:
-            raise ValueError(f"need workers >= 0, attempts >= 1 and deadline_s > 0, got {self}")
+        if self.workers < 0 or self.attempts < 1 or self.deadline_s <= 0 or self.memory_mb_total < 0:
+            raise ValueError(f"need workers and memory_mb_total >= 0, attempts >= 1 and deadline_s > 0, got {self}")
 
     @property
     def reasons_to_retry(self) -> tuple[str, ...]:
@@ -96,9 +98,16 @@ def run_stages(
     policy = RetryPolicy(attempts=options.attempts)
     backend: Backend
     if options.uses_ray:
-        backend = RayBackend(store, stages, options.workers, policy, num_gpus=options.gpus_per_worker)
+        backend = RayBackend(
+            store,
+            stages,
+            options.workers,
+            policy,
+            num_gpus=options.gpus_per_worker,
+            memory_mb=options.memory_mb_total,
+        )
     else:
-        backend = LocalBackend(store, stages, options.num_workers, policy)
+        backend = LocalBackend(store, stages, options.num_workers, policy, memory_mb=options.memory_mb_total)
     try:
         with Progress(heading, quiet=options.quiet) as progress:
             runner = Runner(

@@ -32,6 +32,10 @@ class Stage(ABC, Generic[In, Out]):
     machine_fields: ClassVar[frozenset[str]] = frozenset({"data"})
     """Fields that do not change the rows: they are left out of `settings_id`."""
 
+    side: ClassVar[bool] = False
+    """A stage beside the chain. Its inputs are sought among the rows of the stage before it and the input that they
+    came of, which go on to the stage after it as well; nothing comes of its own rows."""
+
     data: str
     """The data root: a folder or an fsspec URL."""
 
@@ -54,6 +58,13 @@ class Stage(ABC, Generic[In, Out]):
         """What a worker has warm after this input: the next input of the same affinity is cheaper there."""
         return ""
 
+    def memory_mb(self, item: In) -> float:
+        """What a worker is expected to take for an input, in MB, where that is worth counting.
+
+        Inputs wait that would not fit into the machine's memory beside what others are busy with.
+        """
+        return 0.0
+
     @property
     def store(self) -> Store:
         """The data root."""
@@ -72,7 +83,10 @@ class Stage(ABC, Generic[In, Out]):
         return content_id(self.name, self.settings, length=10)
 
     def close(self) -> None:
-        """Give back what the stage holds (child processes, connections). Called once by each worker."""
+        """Give back what the stage holds (child processes, connections).
+
+        Called in each worker, at its end and when it is idle and others need the memory; more inputs may follow.
+        """
 
 
 def rejected(stage: Stage[Any, Any], rejected_id: str, reason: str, detail: str, name: str) -> Rejected:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from pipeline.cameras import pinhole
 from pipeline.media import strip_name
 from pipeline.records import Clip, ClipPlan, Part, Record, Rejected
 from pipeline.stage import Stage, rejected
+from render.environments import blob_of
 from render.look import Look, Quality
 from render.protocol import BadAsset, Draw, Drawn, View
 from render.rigs import Cameras, RigView, views_of
@@ -51,11 +52,15 @@ class Render(Stage[ClipPlan, Clip]):
         """The plans."""
         return [row for row in rows if isinstance(row, ClipPlan)]
 
+    def memory_mb(self, plan: ClipPlan) -> float:
+        """As planned."""
+        return plan.memory_mb
+
     def process(self, plan: ClipPlan) -> Iterator[Clip | Rejected]:
         """Yield the clip of a plan."""
         child = child_for(self.blender)
         try:
-            yield child.settle(lambda: self._draw(child, plan))
+            yield child.settle_in_memory(lambda limit_px: self._draw(child, plan, limit_px))
         except BadAsset as error:
             name = f"{plan.blob}: {plan.action_name}"
             yield rejected(self, plan.clip_id, error.reason, error.detail, name)
@@ -64,19 +69,31 @@ class Render(Stage[ClipPlan, Clip]):
         """End this worker's Blender."""
         close_child(self.blender)
 
-    def _draw(self, child: BlenderChild, plan: ClipPlan) -> Clip:
+    def order(self, child: BlenderChild, shot: "Shot") -> Draw:
+        """What to ask of a child that has the shot's asset loaded, and whose device was asked for before."""
+        device = child.device_for(shot.look.engine).device
+        request = dataclasses.replace(shot.request(str(child.out), self.blender.threads), device=device)
+        if request.light.picture:
+            picture = child.lend(blob_of(request.light.picture), self.store)
+            request = dataclasses.replace(request, light=dataclasses.replace(request.light, picture=str(picture)))
+        return request
+
+    def _draw(self, child: BlenderChild, plan: ClipPlan, texture_limit_px: int) -> Clip:
         clock, shot = _Clock(), Shot.of(plan)
-        child.load(plan, self.store)
+        device = child.device_for(shot.look.engine).device
+        child.load(plan, self.store, texture_limit_px)
         clock.lap("load_s")
         empty(child.out)
-        drawn: Drawn = child.call(shot.request(str(child.out), self.blender.threads))
+        drawn: Drawn = child.call(self.order(child, shot))
         clock.lap("child_s")
-        if drawn.outside_px > MAX_OUTSIDE_PX:
+        if drawn.outside_px > MAX_OUTSIDE_PX and shot.cameras.framing == "all_frames":
             raise BadAsset("out_of_frame", f"{drawn.outside_px:.1f} px outside of the picture")
         strips = [shot.look.encode(read_pictures(child.out, view.name, plan)) for view in shot.views]
         empty(child.out)
         clock.lap("encode_s")
-        clip = shot.clip(drawn, strips, child.welcome.blender_version if child.welcome else "")
+        version = child.welcome.blender_version if child.welcome else ""
+        clip = shot.clip(drawn, strips, blender_version=version, device=device.label, texture_limit_px=texture_limit_px)
+        self.store.remove_partial(clip.folder)
         for part, strip in zip(clip.parts, strips, strict=True):
             self.store.write_bytes(f"{clip.folder}/{part.name}", strip)
         text = json.dumps(dataclasses.asdict(clip), sort_keys=True, indent=1)
@@ -123,9 +140,21 @@ class Shot:
         return cls(
             plan=plan,
             cameras=cameras,
-            look=Look(**settings["look"]),
-            quality=Quality(**settings["quality"]),
+            look=Look.of(settings["look"]),
+            quality=Quality.of(settings["quality"]),
             views=views_of(plan.rig, cameras, plan.clip_id),
+        )
+
+    @property
+    def times_s(self) -> list[float]:
+        """When the frames are, on the file's timeline."""
+        plan = self.plan
+        return frame_times(
+            start_s=plan.start_s,
+            duration_s=plan.duration_s,
+            num_frames=plan.num_frames,
+            action_duration_s=plan.action_duration_s,
+            looped=plan.looped,
         )
 
     def request(self, out_folder: str, threads: int) -> Draw:
@@ -133,13 +162,7 @@ class Shot:
         plan = self.plan
         return Draw(
             action_index=plan.action_index,
-            times_s=frame_times(
-                start_s=plan.start_s,
-                duration_s=plan.duration_s,
-                num_frames=plan.num_frames,
-                action_duration_s=plan.action_duration_s,
-                looped=plan.looped,
-            ),
+            times_s=self.times_s,
             views=[
                 View(name=view.name, c2w=self._c2w(view).reshape(-1, 16).tolist(), frozen=view.frozen)
                 for view in self.views
@@ -148,14 +171,19 @@ class Shot:
             fov_deg=self.cameras.fov_deg,
             samples=self.quality.samples,
             denoise=self.quality.denoise,
-            light_strength=self.look.light_strength,
-            ambient_strength=self.look.ambient_strength,
+            paths=self.quality.paths,
+            light=self.look.light(plan.clip_id),
+            view_transform=self.look.view_transform,
+            engine=self.look.engine,
+            framing=self.cameras.framing,
             seed=int(plan.clip_id[:7], 16),
             threads=threads,
             out_folder=out_folder,
         )
 
-    def clip(self, drawn: Drawn, strips: Sequence[bytes], blender_version: str) -> Clip:
+    def clip(
+        self, drawn: Drawn, strips: Sequence[bytes], *, blender_version: str, device: str, texture_limit_px: int
+    ) -> Clip:
         """The record of what was drawn."""
         plan = self.plan
         c2w = np.stack([self._c2w(view) for view in self.views])
@@ -185,9 +213,17 @@ class Shot:
                 Part(name=strip_name(view), num_bytes=len(strip), sha256=hashlib.sha256(strip).hexdigest())
                 for view, strip in enumerate(strips)
             ),
+            texture_limit_px=texture_limit_px,
             blender_version=blender_version,
-            settings=plan.settings,
+            device=device,
+            settings=json.dumps(json.loads(plan.settings) | {"light": self._light(drawn)}, sort_keys=True),
         )
+
+    def _light(self, drawn: Drawn) -> dict[str, Any]:
+        """What shone: the drawn values of the rig, or that it was the asset's own."""
+        if drawn.own_light:
+            return {"own": True}
+        return dataclasses.asdict(self.look.light(self.plan.clip_id)) | {"own": False}
 
     def _c2w(self, view: RigView) -> np.ndarray:
         return view.c2w(self.cameras.radius)

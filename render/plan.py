@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from pipeline.media import MAX_STRIP_PX
 from pipeline.records import Animation, ClipPlan, Probe, Record, Rejected, content_id
 from pipeline.stage import Stage, rejected
+from render.footprint import drawing_mb
 from render.look import QUALITIES, Look, QualityName
 from render.rigs import RIGS, Cameras, RigName, views_of
+from render.windows import WindowSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,10 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
     size_px: int = 256
     gate: Gate = field(default_factory=Gate)
     max_animations: int = 6
-    """Actions of an asset that are drawn; the seed chooses among those that pass. 0 is no limit."""
+    """Actions of an asset that are drawn; 0 is no limit."""
+    choose: Literal["by_seed", "first"] = "by_seed"
+    """Which are drawn, where there are more. by_seed: any of those that pass the gate. first: the file's first, and no
+    others in their place if the gate turns them away."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,7 +102,15 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
             raise ValueError(f"need 8 <= size_px <= 4096 and max_animations >= 0, got {self}")
         if self.rig not in RIGS or self.quality not in QUALITIES:
             raise ValueError(f"no such rig or quality: {self.rig}, {self.quality}")
+        num_frames = RIGS[self.rig].num_frames or WindowSettings().num_frames
+        if self.size_px * num_frames > MAX_STRIP_PX:
+            most = MAX_STRIP_PX // num_frames
+            raise ValueError(f"a view of {num_frames} frames is one strip, which ends at {most} px a side in WebP")
+        if self.choose not in ("by_seed", "first"):
+            raise ValueError(f"choose must be by_seed or first, got {self.choose!r}")
         self.cameras.applied_to(RIGS[self.rig])
+        if self.look.hdri_folder:
+            raise ValueError("the pictures of hdri_folder have to be taken into the data root first")
 
     @classmethod
     def inputs(cls, rows: Sequence[Record]) -> list[AnimatedAsset]:
@@ -119,11 +133,12 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
         """Yield a row for each animation."""
         verdicts = self._verdicts(item)
         passed = {row.action_index for row in item.animations if row.animation_id not in verdicts}
-        drawn = self._drawn(item.probe.asset_id, passed)
+        every = {row.action_index for row in item.animations}
+        drawn = self._drawn(item.probe.asset_id, every if self.choose == "first" else passed)
         for row in item.animations:
             verdict = verdicts.get(row.animation_id)
             if verdict is None and row.action_index not in drawn:
-                verdict = "not_drawn", f"{len(drawn)} of {len(passed)} actions are drawn"
+                verdict = "not_drawn", f"{len(drawn & passed)} of {len(passed)} actions are drawn"
             if verdict is None:
                 yield self._clip_plan(item.probe, row)
             else:
@@ -144,13 +159,15 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
                 verdicts[row.animation_id] = verdict
         return verdicts
 
-    def _drawn(self, asset_id: str, passed: set[int]) -> set[int]:
+    def _drawn(self, asset_id: str, actions: set[int]) -> set[int]:
         """Drawn by hash: what an action is drawn for does not depend on which others there are."""
-        order = sorted(passed, key=lambda index: content_id(asset_id, index, self.seed))
+        order = sorted(actions)
+        if self.choose == "by_seed":
+            order = sorted(actions, key=lambda index: content_id(asset_id, index, self.seed))
         return set(order[: self.max_animations or None])
 
     def _clip_plan(self, probe: Probe, row: Animation) -> ClipPlan:
-        settings = self._clip_settings()
+        settings = self._clip_settings(row.animation_id)
         clip_id = content_id(row.animation_id, self.rig, settings, self.seed)
         views = views_of(self.rig, self.cameras, clip_id)
         num_frames = RIGS[self.rig].num_frames or row.num_frames
@@ -177,13 +194,14 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
             azimuth_deg=views[0].azimuth_deg[0],
             elevation_deg=views[0].elevation_deg,
             settings=settings,
+            memory_mb=drawing_mb(probe, size_px=self.size_px, num_frames=num_frames),
         )
 
-    def _clip_settings(self) -> str:
+    def _clip_settings(self, animation_id: str) -> str:
         """Everything but animation, rig and seed that decides the pixels, numbers instead of names."""
         parts = {
             "cameras": dataclasses.asdict(self.cameras),
-            "look": dataclasses.asdict(self.look),
+            "look": dataclasses.asdict(self.look.for_clip(animation_id, self.rig, self.seed)),
             "quality": dataclasses.asdict(QUALITIES[self.quality]),
             "size_px": self.size_px,
         }

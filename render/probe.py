@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pipeline.records import Animation, Asset, Probe, Record, Rejected, content_id
 from pipeline.stage import Stage, rejected
+from render.footprint import measuring_mb
 from render.protocol import Action, BadAsset, Loaded, Measure, Measured
 from render.supervisor import BlenderChild, BlenderSettings, child_for, close_child
 from render.windows import Window, WindowSettings, frame_times, looped, windows_of
@@ -48,6 +49,10 @@ class ProbeAsset(Stage[Asset, Probe | Animation]):
     def input_id(cls, item: Any) -> str:
         """The same bytes listed twice are one piece of work."""
         return str(item.asset_id)
+
+    def memory_mb(self, asset: Asset) -> float:
+        """Estimated by the file's size."""
+        return measuring_mb(asset)
 
     def process(self, asset: Asset) -> Iterator[Found]:
         """Yield what is in an asset."""
@@ -110,7 +115,7 @@ class ProbeAsset(Stage[Asset, Probe | Animation]):
         return measured
 
     def _animation_id(self, asset: Asset, action: Action, window: int) -> str:
-        return content_id(asset.asset_id, action.name, action.index, window, dataclasses.asdict(self.windows))
+        return animation_id(asset.asset_id, action.name, action.index, window, self.windows)
 
     def _animation_row(self, asset: Asset, action: Action, window: Window, measured: Measured) -> Animation:
         numbers = dataclasses.asdict(measured)
@@ -133,6 +138,16 @@ class ProbeAsset(Stage[Asset, Probe | Animation]):
         )
 
 
+def animation_id(asset_id: str, action_name: str, action_index: int, window: int, windows: WindowSettings) -> str:
+    """The id of a window of an action."""
+    return content_id(asset_id, action_name, action_index, window, dataclasses.asdict(windows))
+
+
+def is_of(row: Animation, windows: WindowSettings) -> bool:
+    """The animation was measured with these windows."""
+    return row.animation_id == animation_id(row.asset_id, row.action_name, row.action_index, row.window, windows)
+
+
 def _probe_row(asset: Asset, loaded: Loaded, child: BlenderChild) -> Probe:
     return Probe(
         asset_id=asset.asset_id,
@@ -146,6 +161,7 @@ def _probe_row(asset: Asset, loaded: Loaded, child: BlenderChild) -> Probe:
         num_objects=loaded.num_objects,
         num_materials=loaded.num_materials,
         num_images=loaded.num_images,
+        image_pixels=loaded.image_pixels,
         missing_textures=tuple(loaded.missing_textures),
         family_id=loaded.family_id,
         scene_fps=loaded.scene_fps,

@@ -14,8 +14,11 @@ from typing import Any
 
 from render.protocol import to_line
 
-POLL_S = 0.5
-TERM_GRACE_S = 2.0
+POLL_S = 0.2
+EXIT_GRACE_S = 2.0
+STANDSTILL_S = 5.0
+"""Who has not come to look for so long was stopped, and so was the child, most likely: a paused container, a closed
+lid. That time does not count against it."""
 MAX_LINE_BYTES = 64 << 20
 
 
@@ -32,7 +35,7 @@ class Silent(Exception):
 
 
 class Nonsense(Exception):
-    """It said something that is no message, or answered a question that nobody asked."""
+    """It said something that is no message, too much, or the answer to a question that nobody asked."""
 
 
 class LineProcess:
@@ -73,6 +76,7 @@ class LineProcess:
         message: dict[str, Any],
         *,
         deadline_s: float,
+        most_events: int,
         on_event: Callable[[dict[str, Any]], None],
         on_poll: Callable[[], None],
     ) -> dict[str, Any]:
@@ -81,19 +85,24 @@ class LineProcess:
         Args:
             message: With an `id`.
             deadline_s: Longest silence, from now and from each event.
+            most_events: Before the answer: nobody buys time for ever.
             on_event: Called with each event before the answer.
-            on_poll: Called every half second at least while waiting; an exception from it ends the wait.
+            on_poll: Called every `POLL_S` while waiting; an exception from it ends the wait.
 
         Raises:
             Ended, Silent, Nonsense: The process is of no more use.
         """
         unsent = memoryview(to_line(message))
-        until, next_poll = time.monotonic() + deadline_s, time.monotonic()
+        until, next_poll, num_events = time.monotonic() + deadline_s, time.monotonic(), 0
+        looked = time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdout, selectors.EVENT_READ)
             selector.register(self._stdin, selectors.EVENT_WRITE)
             while True:
                 ready = selector.select(POLL_S)
+                if time.monotonic() - looked > STANDSTILL_S:
+                    until += time.monotonic() - looked
+                looked = time.monotonic()
                 for key, _ in ready:
                     if key.fd == self._stdin:
                         unsent = _write_some(self._stdin, unsent)
@@ -104,6 +113,9 @@ class LineProcess:
                         if "event" not in answer:
                             return answer
                         until = time.monotonic() + deadline_s
+                        num_events += 1
+                        if num_events > most_events:
+                            raise Nonsense(f"more than {most_events} events")
                         on_event(answer)
                 now = time.monotonic()
                 if now >= next_poll:
@@ -118,7 +130,7 @@ class LineProcess:
     def _read_some(self, message_id: int) -> list[dict[str, Any]]:
         chunk = os.read(self._stdout, 1 << 20)
         if not chunk:
-            code = _exit_code(self._popen, TERM_GRACE_S)
+            code = _exit_code(self._popen, EXIT_GRACE_S)
             if code is None:
                 raise Nonsense("it closed its output")
             raise Ended(code)
@@ -178,10 +190,7 @@ def _end(popen: subprocess.Popen[bytes], after: Callable[[], None], owner: int) 
             if pipe:
                 pipe.close()
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if _exit_code(popen, 0.0) is None:
-            os.killpg(popen.pid, signal.SIGTERM)
-            _exit_code(popen, TERM_GRACE_S)
-        os.killpg(popen.pid, signal.SIGKILL)  # whoever of the group is left
+        os.killpg(popen.pid, signal.SIGKILL)  # it has nothing to save, and its folder is ours to remove
     with contextlib.suppress(subprocess.TimeoutExpired):
         popen.wait(10)
     after()

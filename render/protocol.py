@@ -30,11 +30,61 @@ class Welcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Device:
+    """What computes the pictures."""
+
+    kind: str
+    """`CPU`; `CUDA`, `OPTIX`, `HIP`, `ONEAPI` or `METAL`, as Cycles calls its ways to use a GPU; `GL` for EEVEE."""
+    name: str = ""
+    """As the driver says; empty for the processor."""
+    id: str = ""
+    """Cycles' own name of this one device; empty for others."""
+
+    @property
+    def label(self) -> str:
+        """`CPU`, or kind and name: `OPTIX NVIDIA L4`."""
+        return f"{self.kind} {self.name}".strip()
+
+
+CPU = Device(kind="CPU")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Look for devices. Answered by `Surveyed`. Forgets the loaded asset."""
+
+    engine: str
+    """`cycles` or `eevee`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surveyed:
+    """What there is: for Cycles all GPUs, one entry a way to use it; for EEVEE the one that GL draws on."""
+
+    devices: list[Device]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prove:
+    """Draw a tiny picture on a device and look at it. Answered by `Proved`. Forgets the loaded asset."""
+
+    engine: str
+    device: Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proved:
+    """The device draws what it should."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """Reset Blender and import a file. Answered by `Loaded`."""
 
     path: str
     format: str
+    texture_limit_px: int = 0
+    """Scale pictures down to at most so many pixels a side; 0 leaves them alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +107,10 @@ class Loaded:
     num_objects: int
     num_materials: int
     num_images: int
+    image_pixels: int
+    """Sum over the pictures in the file of width times height."""
+    largest_picture_px: int
+    """Longest side of any of them."""
     missing_textures: list[str]
     family_id: str
     scene_fps: float
@@ -106,6 +160,59 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sun:
+    """Parallel light from far away."""
+
+    name: str
+    rotation_deg: list[float]
+    """Blender's Euler angles about x, y and z; with three zeros it shines straight down."""
+    strength: float
+    """W/m2."""
+    angle_deg: float
+    """Apparent diameter: how soft the shadows are."""
+    shadow: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Light:
+    """All that lights a clip. It stands still in the world, whatever the cameras and the object do."""
+
+    suns: list[Sun]
+    ambient_strength: float
+    """Grey level of the surroundings, or factor on their picture."""
+    picture: str
+    """File of an equirectangular HDR picture of the surroundings; empty for grey ones."""
+    turn_deg: float
+    """The picture's middle is seen in this azimuth, from the origin; 0 is the way to the front camera."""
+    own: bool
+    """The asset's own lights and world instead, if it has any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """How far light is followed, and how a pixel gathers it."""
+
+    max_bounces: int = 4
+    diffuse_bounces: int = 2
+    glossy_bounces: int = 2
+    transmission_bounces: int = 4
+    transparent_bounces: int = 16
+    """Surfaces one behind the other that are seen through."""
+    caustics: bool = False
+    clamp_indirect: float = 4.0
+    """Brightest sample after a bounce; 0 for no limit."""
+    light_tree: bool = True
+    """Without it, samples go to the suns by lot, not by their part in the light: up to a sixth cheaper, and noisier by
+    as much."""
+    adaptive_threshold: float = 0.0
+    """Noise at which a pixel gets no more samples; 0 gives all to each. Blender looks after each 16."""
+    adaptive_min_samples: int = 0
+    """Before that, it does not look; 0 leaves it to Blender, which waits for 39 at 0.05 and for 64 at 0.01."""
+    filter_width_px: float = 1.5
+    """Width of the pixel filter (Blackman-Harris)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Draw:
     """Render one action from several views. Answered by `Drawn`, with an `image` event after each picture."""
 
@@ -117,11 +224,20 @@ class Draw:
     samples: int
     denoise: str
     """`none`, `fast` or `accurate`."""
-    light_strength: float
-    ambient_strength: float
+    paths: Paths
+    light: Light
+    view_transform: str
+    """`standard` or `filmic`."""
+    framing: str
+    """`all_frames`: the farthest vertex of any frame is at distance 1. `first_box`: the largest side of the box at the
+    first time is 1, and what moves may leave the picture."""
     seed: int
     threads: int
     """Cores this child may use; 0 for all."""
+    engine: str = "cycles"
+    """`cycles` or `eevee`."""
+    device: Device = CPU
+    """Chosen from those surveyed, and proved."""
     out_folder: str
     """`<view name>_<frame 3 digits>.png` are written here, RGBA, 8 bit, straight alpha, `size_px` square."""
 
@@ -132,7 +248,9 @@ class Drawn:
 
     world_scale: float
     world_centre: list[float]
-    """world = world_scale * (asset_point - world_centre): all frames' vertices lie inside the unit sphere."""
+    """world = world_scale * (asset_point - world_centre), as the framing says."""
+    own_light: bool
+    """The asset's own lights were used."""
     draw_s: float
     """Seconds inside Blender's own render calls."""
     prepare_s: float
@@ -141,11 +259,95 @@ class Drawn:
     """How far the object's projection leaves the picture in the worst view and frame, pixels; 0 is inside."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Write the deformed surfaces at the given times of one action. Answered by `Traced`."""
+
+    action_index: int
+    times_s: list[float]
+    """One a pose."""
+    world_scale: float
+    world_centre: list[float]
+    """As in `Drawn`: everything is written in the clip's world."""
+    normals: bool
+    """Write the corners' shading normals too."""
+    out_folder: str
+    """Raw little-endian files are written here, one of each kind a pose (3 digits): `positions_000`, float32 (vertex,
+    3); `normals_000`, float32 (triangle, corner, 3); and, where the surface is another than at the pose before,
+    `triangles_000`, int32 (triangle, 3); `objects_000` and `materials_000`, int32 (triangle); `uvs_000`, float32
+    (triangle, corner, 2), by which a triangle's own opacity picture is looked up. Triangles wind counter-clockwise seen
+    from their front."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """What was written of one pose."""
+
+    num_vertices: int
+    num_triangles: int
+    surface: int
+    """The pose whose files hold the triangles: this one or an earlier one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opacity:
+    """How much a material hides of what is behind it, 0..1."""
+
+    front: list[float]
+    back: list[float]
+    """Seen from either side: one number; or 256, by the value of the picture from 0 to 1."""
+    picture: str
+    """File of uint8 (height, width), bottom row first; empty if there is none."""
+    width: int
+    height: int
+    wrap: str
+    """Beyond the picture's edge: `repeat`, `extend`, `clip` or `mirror`."""
+    nearest: bool
+    """Take the nearest value instead of interpolating."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """The surfaces are there."""
+
+    poses: list[Pose]
+    same_vertices: bool
+    """A vertex index means the same point of the surface in all poses."""
+    object_names: list[str]
+    """One an instance that is drawn."""
+    material_names: list[str]
+    opacities: list[Opacity]
+    """One a material."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examine:
+    """Decode a picture of surroundings. Answered by `Examined`; the loaded asset stays."""
+
+    path: str
+    max_width_px: int
+    """Wider ones are refused before they are decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What is in the picture."""
+
+    width: int
+    height: int
+    mean: float
+    """Over all colours; 0.0 if a value is infinite, negative or no number."""
+
+
 REQUESTS: dict[str, tuple[type[Any], type[Any]]] = {
     "hello": (Hello, Welcome),
+    "survey": (Survey, Surveyed),
+    "prove": (Prove, Proved),
     "load": (Load, Loaded),
     "measure": (Measure, Measured),
     "draw": (Draw, Drawn),
+    "examine": (Examine, Examined),
+    "trace": (Trace, Traced),
 }
 """call: (request, reply)."""
 
@@ -157,6 +359,10 @@ class BadAsset(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class DeviceFault(Exception):
+    """The device that was asked for is not there, or failed to draw: no asset is to blame."""
 
 
 def to_line(message: dict[str, Any]) -> bytes:
@@ -171,10 +377,16 @@ def fields_of(message: Any) -> dict[str, Any]:
 
 def read_request(call: str, values: dict[str, Any]) -> Any:
     """The request of a call, nested dataclasses included."""
+    if "device" in values:
+        values = {**values, "device": Device(**values["device"])}
     request = REQUESTS[call][0](**values)
     if isinstance(request, Draw):
-        views = [View(**view) if isinstance(view, dict) else view for view in request.views]
-        return dataclasses.replace(request, views=views)
+        return dataclasses.replace(
+            request,
+            views=[View(**view) for view in values["views"]],
+            paths=Paths(**values["paths"]),
+            light=Light(**{**values["light"], "suns": [Sun(**sun) for sun in values["light"]["suns"]]}),
+        )
     return request
 
 
@@ -182,4 +394,9 @@ def read_reply(call: str, values: dict[str, Any]) -> Any:
     """The reply to a call, nested dataclasses included."""
     if call == "load":
         values = {**values, "actions": [Action(**action) for action in values["actions"]]}
+    if call == "survey":
+        values = {"devices": [Device(**device) for device in values["devices"]]}
+    if call == "trace":
+        poses = [Pose(**pose) for pose in values["poses"]]
+        values = {**values, "poses": poses, "opacities": [Opacity(**opacity) for opacity in values["opacities"]]}
     return REQUESTS[call][1](**values)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tarfile
 import tempfile
 import time
@@ -22,6 +23,7 @@ MIN_FREE_BYTES = 1 << 30
 """Pictures pass through memory if that much of it is free, else through the temporary folder."""
 MAX_UNPACKED_BYTES = 2 << 30
 MAX_UNPACKED_FILES = 10_000
+MAX_LOG_BYTES = 16 << 20
 ABANDONED_AFTER_S = 60.0
 _PROGRESS = re.compile(r"Fra:|\d\d:\d\d:\d\d \| INFO")
 
@@ -44,7 +46,7 @@ class Scratch:
         parent = _roomy_folder()
         _sweep(parent)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        for name in ("inbox", "out", "home"):
+        for name in ("inbox", "lent", "out", "home"):
             (folder / name).mkdir()
         (folder / "log").touch()
         lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
@@ -55,6 +57,11 @@ class Scratch:
     def inbox(self) -> Path:
         """Holds the loaded asset; the child may read it."""
         return self.folder / "inbox"
+
+    @property
+    def lent(self) -> Path:
+        """Holds what the child may read besides the asset: a picture of surroundings."""
+        return self.folder / "lent"
 
     @property
     def out(self) -> Path:
@@ -92,6 +99,21 @@ class Scratch:
                 shutil.copyfileobj(blob, copy, 1 << 20)
         return path
 
+    def lend(self, path: str, store: Store) -> Path:
+        """Put a file where the child may read it, in place of the last one, and say where.
+
+        Raises:
+            FileNotFoundError: It is not in the store.
+        """
+        copy = self.lent / os.path.basename(path)
+        if not copy.exists():
+            empty(self.lent)
+            unfinished = self.lent / "unfinished"
+            with store.open(path) as original, unfinished.open("xb") as file:
+                shutil.copyfileobj(original, file, 1 << 20)
+            unfinished.rename(copy)
+        return copy
+
     def log_tail(self, num_lines: int = 12) -> str:
         """The log's last lines, progress reports left out: they differ from run to run."""
         with self.log.open("rb") as file:
@@ -99,6 +121,22 @@ class Scratch:
             lines = file.read().decode(errors="replace").splitlines()
         said = [line.rstrip() for line in lines if line.strip() and not _PROGRESS.match(line)]
         return self.anonymous("\n".join(line[:300] for line in said[-num_lines:]))
+
+    def cut_log(self) -> None:
+        """Forget what a child that floods its log has said so far."""
+        if self.log.stat().st_size > MAX_LOG_BYTES:
+            os.truncate(self.log, 0)
+
+    def written_mb(self, pid: int) -> float:
+        """What a child has on the disk: in the folders that it may write to, and in files that it keeps open unseen."""
+        num_bytes = num_bytes_in(self.out) + num_bytes_in(self.home)
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    file = entry.stat()
+                    if file.st_nlink == 0 and stat.S_ISREG(file.st_mode):
+                        num_bytes += file.st_blocks * 512
+        return num_bytes / 2**20
 
     def anonymous(self, text: str) -> str:
         """The text without this folder's name, which is another in each run."""
@@ -118,6 +156,19 @@ def empty(folder: Path) -> None:
             shutil.rmtree(entry.path)
         else:
             os.unlink(entry.path)
+
+
+def num_bytes_in(folder: Path) -> int:
+    """Disk space of all files below a folder, some of which may vanish meanwhile."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    total += num_bytes_in(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 def safe_suffix(suffix: str) -> str:
@@ -190,7 +241,7 @@ def _roomy_folder() -> str:
 def _sweep(parent: str) -> None:
     for folder in Path(parent).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < ABANDONED_AFTER_S:
+            if folder.stat().st_uid != os.getuid() or abs(time.time() - folder.stat().st_mtime) < ABANDONED_AFTER_S:
                 continue  # another user's, or so young that its owner may not have locked it yet
             lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
             try:

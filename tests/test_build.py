@@ -121,17 +121,21 @@ def test_lint_ends_with_1_when_a_byte_is_flipped(built: Path, tmp_path: Path) ->
     assert main(["lint", "--data", str(copy)]) == EXIT_FINDINGS
 
 
-def test_dry_runs_count_and_estimate_and_write_nothing(
+def test_dry_runs_count_and_estimates_draw_and_neither_writes(
     built: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere = tmp_path / "nowhere"
-    assert main(["ingest", str(samples / "manifest.csv"), "--data", str(nowhere), "--dry-run"]) == EXIT_OK
+    nowhere, manifest = tmp_path / "nowhere", str(samples / "manifest.csv")
+    assert main(["ingest", manifest, "--data", str(nowhere), "--dry-run"]) == EXIT_OK
+    assert "licence_not_allowed" in capsys.readouterr().out
+    assert main(["build", manifest, "--data", str(nowhere), "--dry-run", *SMALL]) == EXIT_OK
     assert "licence_not_allowed" in capsys.readouterr().out
     assert main(["render", "--data", str(built), "--dry-run", *SMALL[:-2]]) == EXIT_OK
     said = capsys.readouterr().out
-    assert "core hours" in said
-    assert "clips" in said
-    assert main(["build", str(samples / "manifest.csv"), "--data", str(nowhere), "--dry-run", *SMALL]) == EXIT_OK
+    assert "pictures" in said
+    assert "core hours" not in said
+    assert main(["render", "--data", str(built), "--estimate", *SMALL]) == EXIT_OK
+    assert "core hours" in capsys.readouterr().out
+    assert main(["build", manifest, "--data", str(nowhere), "--estimate", *SMALL]) == EXIT_OK
     assert "core hours" in capsys.readouterr().out
     assert not nowhere.exists()
 
@@ -204,7 +208,6 @@ def slow_server(samples: Path) -> Iterator[str]:
     server.shutdown()
 
 
-@pytest.mark.slow
 def test_a_clip_is_in_a_shard_while_another_asset_is_still_being_fetched(
     samples: Path, slow_server: str, tmp_path: Path
 ) -> None:
@@ -229,7 +232,6 @@ def test_a_clip_is_in_a_shard_while_another_asset_is_still_being_fetched(
     assert len(Tables(Store(str(data))).rows(Sample)) == 4
 
 
-@pytest.mark.slow
 def test_the_whole_pipeline_works_on_an_object_store(few_samples: Path) -> None:
     options = BuildOptions(
         data="memory://build-test", rig="front", quality="preview", size_px=48, workers=2, max_animations=1, quiet=True

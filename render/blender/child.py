@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any, Protocol
 
-from render.protocol import BadAsset, fields_of, read_request, to_line
+from render.protocol import BadAsset, DeviceFault, fields_of, read_request, to_line
 
 Send = Callable[[dict[str, Any]], None]
 LAST_WORDS = 500
@@ -33,15 +33,35 @@ def main() -> None:
     _divert_prints("")
     nobody = tempfile.mkdtemp(prefix="mv4d-")
     os.environ["BLENDER_USER_RESOURCES"] = nobody  # no add-ons and start-up files of whoever runs this
+    cores = _show_few_cores(int(os.environ.get("OMP_NUM_THREADS", "0")))
     import bpy
 
     from render.blender.session import Session
 
+    _show_cores(cores)
     serve(sys.stdin.buffer, lambda message: _write_all(answers, to_line(message)), Session())
     for folder in (nobody, bpy.app.tempdir):
         shutil.rmtree(folder, ignore_errors=True)
     sys.stderr.flush()
     os._exit(0)  # Blender's exit handlers free everything at leisure, and may crash over a broken asset
+
+
+def _show_few_cores(count: int) -> set[int]:
+    """Let this process see no more cores than so many, or than there are if 0; gives those that it saw.
+
+    Blender starts a worker for each core that it sees in the beginning, whatever threads a render is allowed, and they
+    burn as much time in looking for work as the render takes itself. Where it may run later, it does not care.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return set()
+    cores = os.sched_getaffinity(0)
+    _show_cores(set(sorted(cores)[: count or None]))
+    return cores
+
+
+def _show_cores(cores: set[int]) -> None:
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 def serve(requests: IO[bytes], send: Send, session: Answers) -> None:
@@ -86,6 +106,8 @@ def explain(error: Exception, call: str) -> tuple[str, str]:
     """Reason and detail for what went wrong in a call."""
     if isinstance(error, BadAsset):
         return error.reason, error.detail
+    if isinstance(error, DeviceFault):
+        return "device_fault", str(error)
     words = traceback.format_exception(error)[-2:]
     detail = " | ".join(part.strip() for word in words for part in word.splitlines())[-LAST_WORDS:]
     if isinstance(error, MemoryError):

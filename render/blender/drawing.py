@@ -15,43 +15,48 @@ import bpy
 import numpy as np
 import numpy.typing as npt
 
-from render.blender import motion
+from render.blender import devices, motion
 from render.blender.evaluating import Evaluator, Topology, frame_of
 from render.blender.importing import parent_all
+from render.blender.lighting import Lighting, OwnLights
 from render.blender.motion import Floats
-from render.protocol import BadAsset, Draw, Drawn
+from render.protocol import CPU, BadAsset, Draw, Drawn, Paths
 
 BLENDER_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-FILTER_WIDTH_PX = 1.5
 CLIP_RADIUS = 1.5
-"""The object is in the unit sphere, all but hair."""
+"""Nothing is farther from the origin than this many times the farthest point that is framed."""
 CROP_MARGIN_PX = 2
 """Around the projected box: the pixel filter spreads by half its width."""
+VIEW_TRANSFORMS = {"standard": "Standard", "filmic": "Filmic"}
 COMFORT = (1e-4, 1e5)
 """Radii in Blender's units at which single precision does not show; wider than the importer's, so hardly ever left."""
 FAR_OFF = 1e3
 """Radii between the origin and the object at which it begins to show."""
 
-SUNS: tuple[tuple[str, float, float, float, float], ...] = (
-    ("key", -40.0, 50.0, 2.3, 10.0),
-    ("fill", 75.0, 25.0, 1.2, 10.0),
-    ("rim", 190.0, 40.0, 1.9, 10.0),
-)
-"""Name, azimuth and elevation in degrees as with cameras, strength in W/m2, angular diameter in degrees."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """world = scale * (asset_point - centre): all drawn frames lie inside the unit sphere."""
+    """world = scale * (asset_point - centre)."""
 
     scale: float
     centre: Floats
     shapes: dict[tuple[int, float], Floats]
     """World points of each frame."""
 
+    @property
+    def radius(self) -> float:
+        """Distance of the farthest point from the origin: 1 if all frames are framed."""
+        return max(float(np.linalg.norm(points, axis=1).max()) for points in self.shapes.values() if len(points))
 
-def frame_all(evaluator: Evaluator, topology: Topology, times_s: list[float]) -> Framing:
-    """The common framing of all frames.
+
+def frame_all(evaluator: Evaluator, topology: Topology, times_s: list[float], by_first_box: bool = False) -> Framing:
+    """The common framing of all frames: all points lie inside the unit sphere, unless the first box decides.
+
+    Args:
+        evaluator: Of the loaded asset.
+        topology: Of the loaded asset.
+        times_s: Of the frames.
+        by_first_box: Centre the box at the first time that shows something, and make its largest side 1.
 
     Raises:
         BadAsset: A coordinate is not finite, or nothing is visible.
@@ -64,23 +69,35 @@ def frame_all(evaluator: Evaluator, topology: Topology, times_s: list[float]) ->
             now = evaluator.snapshot(topology)
             if not now.finite:
                 raise BadAsset("non_finite", f"a vertex is not finite at {time_s} s")
-            shapes[key] = now.visible()
+            shapes[key] = np.concatenate([now.visible(), evaluator.strands()])
     seen = [points for points in shapes.values() if len(points)]
     if not seen:
         raise BadAsset("no_mesh", "nothing is visible at these times")
-    centre = motion.union_box(np.stack([motion.box_of(points) for points in seen])).mean(axis=0)
-    radius = max(float(np.linalg.norm(points - centre, axis=1).max()) for points in seen)
-    scale = 1.0 / radius
+    boxes = np.stack([motion.box_of(points) for points in seen])
+    if by_first_box:
+        centre = boxes[0].mean(axis=0)
+        size = float(np.ptp(boxes[0], axis=0).max())
+    else:
+        centre = motion.union_box(boxes).mean(axis=0)
+        size = max(float(np.linalg.norm(points - centre, axis=1).max()) for points in seen)
+    scale = 1.0 / size
     world = {key: scale * (points - centre) for key, points in shapes.items()}
     return Framing(scale=scale, centre=centre, shapes=world)
 
 
-def draw(evaluator: Evaluator, topology: Topology, request: Draw, on_image: Callable[[int, int], None]) -> Drawn:
+def draw(
+    evaluator: Evaluator,
+    topology: Topology,
+    own_lights: OwnLights,
+    request: Draw,
+    on_image: Callable[[int, int], None],
+) -> Drawn:
     """Render all views and frames into the request's folder. The animation is bound already.
 
     Args:
         evaluator: Of the loaded asset.
         topology: Of the loaded asset.
+        own_lights: Of the loaded asset.
         request: What to draw.
         on_image: Called after each picture with how many are done and how many there are.
 
@@ -88,12 +105,13 @@ def draw(evaluator: Evaluator, topology: Topology, request: Draw, on_image: Call
         BadAsset: The geometry cannot be framed.
     """
     started = time.perf_counter()
-    framing = frame_all(evaluator, topology, request.times_s)
+    framing = frame_all(evaluator, topology, request.times_s, by_first_box=request.framing == "first_box")
     pictures = _plan(request, evaluator.fps)
     num_files = sum(len(picture.paths) for picture in pictures)
     outside_px, draw_s, done = 0.0, 0.0, 0
     with (
         tempfile.TemporaryDirectory() as scratch,
+        Lighting(evaluator.stage, request.light, own_lights) as lighting,
         _Studio(evaluator.stage, evaluator.factor, request, framing, scratch) as studio,
     ):
         frame = None
@@ -119,6 +137,7 @@ def draw(evaluator: Evaluator, topology: Topology, request: Draw, on_image: Call
     return Drawn(
         world_scale=framing.scale,
         world_centre=framing.centre.tolist(),
+        own_light=lighting.is_own,
         draw_s=draw_s,
         prepare_s=time.perf_counter() - started - draw_s,
         outside_px=outside_px,
@@ -178,7 +197,7 @@ def projected_box(
 
 
 class _Studio:
-    """The stage with lights, camera and render settings, for the length of one draw."""
+    """The stage with camera and render settings, for the length of one draw."""
 
     def __init__(self, stage: Any, factor: float, request: Draw, framing: Framing, scratch: str) -> None:
         self.stage = stage
@@ -187,6 +206,7 @@ class _Studio:
         self.scale = framing.scale / factor
         """world = scale * (stage_point - centre)."""
         self.centre = framing.centre * factor
+        self.clip_radius = CLIP_RADIUS * framing.radius
         self.made: list[Any] = []
 
     def __enter__(self) -> "_Studio":
@@ -194,11 +214,6 @@ class _Studio:
         if not COMFORT[0] <= size <= COMFORT[1] or float(np.abs(self.centre).max()) > FAR_OFF * size:
             self._normalise()
         set_look(self.stage, self.request)
-        for name, azimuth_deg, elevation_deg, strength, angle_deg in SUNS:
-            data = bpy.data.lights.new(name, "SUN")
-            data.energy, data.angle = strength * self.request.light_strength, math.radians(angle_deg)
-            sun = self._add(name, data)
-            sun.rotation_euler = (math.radians(90 - elevation_deg), 0.0, math.radians(azimuth_deg))
         camera = bpy.data.cameras.new("camera")
         camera.sensor_fit, camera.sensor_width = "AUTO", 36.0
         camera.lens = 18.0 / math.tan(math.radians(self.request.fov_deg) / 2)
@@ -215,9 +230,7 @@ class _Studio:
                 child.parent = None
             data = thing.data
             bpy.data.objects.remove(thing)
-            if isinstance(data, bpy.types.Light):
-                bpy.data.lights.remove(data)
-            elif data:
+            if data:
                 bpy.data.cameras.remove(data)
         self.made = []
 
@@ -227,17 +240,15 @@ class _Studio:
         distance = float(np.linalg.norm(c2w[:3, 3]))
         place[:3, 3] = c2w[:3, 3] / self.scale + self.centre
         self.camera.matrix_world = place.T.tolist()
-        self.camera.data.clip_start = max(distance - CLIP_RADIUS, 1e-3) / self.scale
-        self.camera.data.clip_end = (distance + CLIP_RADIUS) / self.scale
+        self.camera.data.clip_start = max(distance - self.clip_radius, 1e-2) / self.scale
+        self.camera.data.clip_end = (distance + self.clip_radius) / self.scale
         left, top, right, bottom = box
         render, size = self.stage.render, self.request.size_px
         # A quarter of a pixel keeps Blender's rounding down on the right side.
         render.border_min_x, render.border_max_x = (left + 0.25) / size, min(1.0, (right + 0.25) / size)
         render.border_min_y, render.border_max_y = (size - bottom + 0.25) / size, min(1.0, (size - top + 0.25) / size)
         render.filepath = os.path.join(self.scratch, "picture.tga")
-        # Named as an argument of the operator, the stage would take on the other scene's frame.
-        with bpy.context.temp_override(scene=self.stage):
-            bpy.ops.render.render(write_still=True)
+        devices.render_still(self.stage, self.request.device)
         return read_tga(render.filepath)
 
     def _add(self, name: str, data: Any) -> Any:
@@ -261,10 +272,11 @@ class _Studio:
 def set_look(stage: Any, request: Draw) -> None:
     """Every setting that decides the pixels, so that none is Blender's default of the day."""
     render, cycles = stage.render, stage.cycles
-    render.engine = "CYCLES"
+    devices.use(stage, request.engine, request.device)
     render.resolution_x = render.resolution_y = request.size_px
     render.resolution_percentage = 100
     render.film_transparent = True
+    cycles.film_transparent_glass, cycles.film_exposure = False, 1.0
     render.use_border = render.use_crop_to_border = True
     render.threads_mode = "FIXED" if request.threads else "AUTO"
     if request.threads:
@@ -277,34 +289,50 @@ def set_look(stage: Any, request: Draw) -> None:
     render.image_settings.color_depth = "8"
     stage.display_settings.display_device = "sRGB"
     view = stage.view_settings
-    view.view_transform, view.look, view.exposure, view.gamma = "Standard", "None", 0.0, 1.0
+    view.view_transform, view.look = VIEW_TRANSFORMS[request.view_transform], "None"
+    view.exposure, view.gamma = 0.0, 1.0
     view.use_curve_mapping = False
-    cycles.device = "CPU"
-    cycles.samples, cycles.use_adaptive_sampling, cycles.time_limit = request.samples, False, 0.0
+    cycles.samples, cycles.time_limit = request.samples, 0.0
     cycles.seed, cycles.use_animated_seed = request.seed % 2**31, False
-    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", FILTER_WIDTH_PX
     cycles.use_auto_tile = False
     cycles.sampling_pattern = "BLUE_NOISE"
-    # Without the tree, the same samples give 2 dB less: they go to the suns by lot, not by their part in the light.
-    cycles.use_light_tree = True
-    cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 2, 2
-    cycles.transmission_bounces, cycles.volume_bounces, cycles.transparent_max_bounces = 4, 0, 16
-    cycles.caustics_reflective = cycles.caustics_refractive = False
-    cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 0.0, 4.0
+    follow_paths(cycles, request.paths)
     cycles.use_denoising = request.denoise != "none"
     if request.denoise != "none":
         cycles.denoiser = "OPENIMAGEDENOISE"
         cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL"
-        cycles.denoising_use_gpu = False
+        cycles.denoising_use_gpu = request.device != CPU  # the same network, and a core less for each child
         fast = request.denoise == "fast"
         cycles.denoising_prefilter = "FAST" if fast else "ACCURATE"
         cycles.denoising_quality = "FAST" if fast else "HIGH"
-    if stage.world is None:
-        stage.world = bpy.data.worlds.new("ambient")
-    stage.world.use_nodes = True
-    background = stage.world.node_tree.nodes["Background"]
-    background.inputs["Color"].default_value = (*(request.ambient_strength,) * 3, 1.0)
-    background.inputs["Strength"].default_value = 1.0
+    follow_eevee(stage, request)
+
+
+def follow_eevee(stage: Any, request: Draw) -> None:
+    """The same for EEVEE: as many samples a pixel, shadows from all lights, and darker corners."""
+    eevee = stage.eevee
+    stage.render.filter_size = request.paths.filter_width_px
+    eevee.taa_render_samples = request.samples
+    eevee.use_shadows, eevee.shadow_ray_count, eevee.shadow_step_count = True, 1, 6
+    eevee.use_raytracing, eevee.ray_tracing_method = True, "SCREEN"
+    eevee.use_fast_gi, eevee.fast_gi_method = True, "AMBIENT_OCCLUSION_ONLY"
+    eevee.clamp_surface_direct, eevee.clamp_surface_indirect = 0.0, request.paths.clamp_indirect
+    eevee.use_overscan = False
+
+
+def follow_paths(cycles: Any, paths: Paths) -> None:
+    """How far light is followed, and how a pixel gathers it."""
+    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", paths.filter_width_px
+    cycles.use_adaptive_sampling = paths.adaptive_threshold > 0.0
+    cycles.adaptive_threshold = paths.adaptive_threshold
+    cycles.adaptive_min_samples = paths.adaptive_min_samples
+    cycles.use_light_tree = paths.light_tree
+    cycles.max_bounces, cycles.diffuse_bounces = paths.max_bounces, paths.diffuse_bounces
+    cycles.glossy_bounces, cycles.transmission_bounces = paths.glossy_bounces, paths.transmission_bounces
+    cycles.volume_bounces, cycles.transparent_max_bounces = 0, paths.transparent_bounces
+    cycles.caustics_reflective = cycles.caustics_refractive = paths.caustics
+    cycles.blur_glossy, cycles.light_sampling_threshold = 1.0, 0.01
+    cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 0.0, paths.clamp_indirect
 
 
 def read_tga(path: str) -> npt.NDArray[np.uint8]:

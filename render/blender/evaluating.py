@@ -11,6 +11,7 @@ import numpy.typing as npt
 from render.blender import motion
 from render.blender.importing import FARTHEST
 from render.blender.motion import Floats
+from render.blender.strands import may_have_strands, strand_points
 from render.protocol import BadAsset
 
 LAST_FRAME = 1_048_574
@@ -97,6 +98,15 @@ class Evaluator:
     unseen: set[str] = field(default_factory=set)
     """Full names of objects that take no part."""
     rigid_meshes: dict[str, Floats] = field(default_factory=dict)
+    with_strands: bool = False
+    """Something may be drawn that has no faces."""
+
+    def __post_init__(self) -> None:
+        self.with_strands = may_have_strands(self.stage.objects)
+
+    def strands(self) -> Floats:
+        """Points that enclose what is drawn without faces at the present frame. Shape (point, 3)."""
+        return strand_points(self.stage, self.unseen) / self.factor if self.with_strands else np.zeros((0, 3))
 
     def go_to(self, time_s: float) -> None:
         """Move the stage to a time on the file's timeline.

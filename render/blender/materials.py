@@ -31,6 +31,9 @@ class Looks:
     missing_textures: list[str]
     pictures: dict[Any, list[Any]]
     """Each image that can be read, with the nodes that show it."""
+    num_pixels: int
+    """Over all pictures in the file that can be read."""
+    largest_side_px: int
 
     @property
     def num_images(self) -> int:
@@ -69,7 +72,7 @@ def dress(things: Iterable[Any], folder: str) -> Looks:
     for node in nodes:
         if node.type == "TEX_IMAGE" and node.image:
             shown.setdefault(node.image, []).append(node)
-    missing, num_pixels = [], 0
+    missing, num_pixels, largest_side_px = [], 0, 0
     for image in list(shown):
         size = _picture_size(image, folder)
         if size is None:
@@ -77,9 +80,16 @@ def dress(things: Iterable[Any], folder: str) -> Looks:
             _replace(image, shown.pop(image))
         else:
             num_pixels += size[0] * size[1]
+            largest_side_px = max(largest_side_px, *size)
     if num_pixels > MAX_PIXELS:
         raise BadAsset("image_bomb", f"the textures have {num_pixels} pixels, the limit is {MAX_PIXELS}")
-    return Looks(materials=list(worn), missing_textures=sorted(missing), pictures=shown)
+    return Looks(
+        materials=list(worn),
+        missing_textures=sorted(missing),
+        pictures=shown,
+        num_pixels=num_pixels,
+        largest_side_px=largest_side_px,
+    )
 
 
 def _fill_slots(thing: Any) -> None:

@@ -8,14 +8,35 @@ from typing import Any
 import bpy
 import numpy as np
 
-from render.blender import motion
+from render.blender import motion, proving
 from render.blender.actions import Animations
 from render.blender.backfaces import find_shells, hide_backfaces
 from render.blender.drawing import draw
 from render.blender.evaluating import MESH_LIKE, Evaluator, Topology
 from render.blender.importing import FARTHEST, open_file, reset
+from render.blender.lighting import OwnLights, examine
 from render.blender.materials import Looks, dress, is_ghost
-from render.protocol import BadAsset, Draw, Drawn, Hello, Load, Loaded, Measure, Measured, Welcome
+from render.blender.shrinking import shrink_pictures
+from render.blender.tracing import trace
+from render.blender.versions import refuse_old
+from render.protocol import (
+    BadAsset,
+    Draw,
+    Drawn,
+    Examine,
+    Hello,
+    Load,
+    Loaded,
+    Measure,
+    Measured,
+    Prove,
+    Proved,
+    Survey,
+    Surveyed,
+    Trace,
+    Traced,
+    Welcome,
+)
 
 OnImage = Callable[[int, int], None]
 
@@ -29,6 +50,7 @@ class _Asset:
     evaluator: Evaluator
     topology: Topology
     looks: Looks
+    own_lights: OwnLights
 
 
 class Session:
@@ -44,25 +66,41 @@ class Session:
             BadAsset: The asset is at fault.
             ValueError: The request is.
         """
-        if isinstance(request, Hello):
-            return self.hello()
-        if isinstance(request, Load):
-            return self.load(request)
-        if isinstance(request, Measure):
-            return self.measure(request)
-        if isinstance(request, Draw):
-            return self.draw(request, on_image)
-        raise ValueError(f"no such request: {type(request).__name__}")
+        answers: dict[type[Any], Callable[[], Any]] = {
+            Hello: self.hello,
+            Load: lambda: self.load(request),
+            Measure: lambda: self.measure(request),
+            Draw: lambda: self.draw(request, on_image),
+            Examine: lambda: examine(request.path, request.max_width_px),
+            Trace: lambda: self.trace(request, on_image),
+            Survey: lambda: self.survey(request),
+            Prove: lambda: self.prove(request),
+        }
+        if type(request) not in answers:
+            raise ValueError(f"no such request: {type(request).__name__}")
+        return answers[type(request)]()
 
     def hello(self) -> Welcome:
         """Who is there; an empty Blender."""
         self._asset = None
+        refuse_old()
         reset()
         return Welcome(
             blender_version=bpy.app.version_string,
             python_version=".".join(map(str, sys.version_info[:3])),
             draco=_reads_draco(),
         )
+
+    def survey(self, request: Survey) -> Surveyed:
+        """What there is to draw on."""
+        self._asset = None
+        return Surveyed(devices=proving.found(request.engine))
+
+    def prove(self, request: Prove) -> Proved:
+        """A device draws what it should."""
+        self._asset = None
+        proving.prove(request.engine, request.device)
+        return Proved()
 
     def load(self, request: Load) -> Loaded:
         """Forget the last asset and open another."""
@@ -71,6 +109,8 @@ class Session:
         animations = Animations(file)
         things = list(_drawn(file.stage.objects, set()))
         looks = dress(things, file.folder)
+        if request.texture_limit_px:
+            shrink_pictures(request.texture_limit_px)
         ghosts = {thing.name_full for thing in things if is_ghost(thing)}
         evaluator = Evaluator(file.stage, file.fps, file.factor, ghosts)
         evaluator.go_to(file.frame_start / file.fps)
@@ -81,7 +121,13 @@ class Session:
         points = np.concatenate(rest.parts)
         if rest.finite and len(rest.visible()) == 0:
             raise BadAsset("no_mesh", "all vertices are one point")
-        self._asset = _Asset(animations=animations, evaluator=evaluator, topology=topology, looks=looks)
+        self._asset = _Asset(
+            animations=animations,
+            evaluator=evaluator,
+            topology=topology,
+            looks=looks,
+            own_lights=file.own_lights,
+        )
         return Loaded(
             actions=animations.listed(),
             num_vertices=topology.num_vertices,
@@ -89,6 +135,8 @@ class Session:
             num_objects=len(topology.signature),
             num_materials=len(looks.materials),
             num_images=looks.num_images,
+            image_pixels=looks.num_pixels,
+            largest_picture_px=looks.largest_side_px,
             missing_textures=looks.missing_textures,
             family_id=motion.shape_id(topology.counts, np.where(np.abs(points) < FARTHEST, points, 0.0)),
             scene_fps=file.fps,
@@ -125,7 +173,13 @@ class Session:
         if not request.times_s or not request.views:
             raise ValueError("no frames or no views to draw")
         asset.looks.replace_broken()
-        return draw(asset.evaluator, asset.topology, request, on_image)
+        return draw(asset.evaluator, asset.topology, asset.own_lights, request, on_image)
+
+    def trace(self, request: Trace, on_pose: OnImage) -> Traced:
+        """Deformed surfaces of one action."""
+        asset = self._bound(request.action_index)
+        asset.looks.replace_broken()
+        return trace(asset.evaluator, request, on_pose)
 
     def _bound(self, action_index: int) -> _Asset:
         if self._asset is None:

@@ -11,12 +11,14 @@ import numpy as np
 from PIL import Image
 
 from pipeline.cameras import look_at_origin
-from render.protocol import Drawn, Loaded, Measured, View, fields_of, read_reply
+from render.lights import light_of
+from render.protocol import Drawn, Loaded, Measured, Paths, View, fields_of, read_reply
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DRAWING = {
-    "size_px": 48, "fov_deg": 40.0, "samples": 4, "denoise": "none", "light_strength": 0.8, "ambient_strength": 0.35,
-    "seed": 7, "threads": 1,
+    "size_px": 48, "fov_deg": 40.0, "samples": 4, "denoise": "none", "paths": fields_of(Paths()),
+    "light": fields_of(light_of("studio", "test")), "view_transform": "standard", "framing": "all_frames", "seed": 7,
+    "threads": 1,
 }  # fmt: skip
 
 
@@ -32,12 +34,13 @@ class Failed(Exception):
 class BlenderProcess:
     """A running child."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, python: str = sys.executable, threads: int = 1) -> None:
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "render.blender.child"], cwd=REPOSITORY, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=stderr, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                [python, "-m", "render.blender.child"], cwd=REPOSITORY, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=stderr, env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             )  # fmt: skip
+        self.pid = self._process.pid
         self.events: list[dict[str, Any]] = []
 
     def ask(self, call: str, **values: Any) -> Any:

@@ -4,6 +4,7 @@ Run as the supervisor runs the real one. Standard library only.
 """
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 
 LOADED = {
     "actions": [], "num_vertices": 3, "num_triangles": 1, "num_objects": 1, "num_materials": 0, "num_images": 0,
-    "missing_textures": [], "family_id": "f", "scene_fps": 24.0,
+    "image_pixels": 0, "largest_picture_px": 0, "missing_textures": [], "family_id": "f", "scene_fps": 24.0,
 }  # fmt: skip
 WELCOME = {"blender_version": "none", "python_version": "3", "draco": False}
 
@@ -41,9 +43,11 @@ def obey(order: dict[str, Any], message_id: int, path: str) -> dict[str, Any]:  
     """What the asset does to us."""
     do = order.get("do")
     if do == "hang":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if os.fork() == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("about to hang", file=sys.stderr, flush=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+        ctypes.CDLL(None).sleep(60)
+    elif do == "hang_with_offspring":
+        os.fork()
         time.sleep(60)
     elif do == "be_slow":
         for done in range(5):
@@ -60,7 +64,7 @@ def obey(order: dict[str, Any], message_id: int, path: str) -> dict[str, Any]:  
     elif do == "eat":
         hoard = []
         while True:
-            hoard.append(bytearray(b"x" * (16 << 20)))
+            hoard.append(bytearray(b"x" * order["bite"]))
             time.sleep(0.01)
     elif do == "gulp":
         bytearray(16 << 30)
@@ -72,11 +76,51 @@ def obey(order: dict[str, Any], message_id: int, path: str) -> dict[str, Any]:  
         say({"id": message_id + 1, "ok": {}})
         time.sleep(60)
     elif do == "refuse":
-        return {"id": message_id, "error": {"reason": "import_failed", "detail": order.get("detail", "no such mesh")}}
+        reason, detail = order.get("reason", "import_failed"), order.get("detail", "no such mesh")
+        return {"id": message_id, "error": {"reason": reason, "detail": detail}}
     elif do == "try":
         detail = json.dumps({name: attempt(name, argument) for name, argument in order["what"].items()})
         return {"id": message_id, "error": {"reason": "import_failed", "detail": detail}}
+    else:
+        attack(do, order, message_id)
     return {"id": message_id, "ok": LOADED | {"family_id": str(num_loads), "missing_textures": [path]}}
+
+
+def attack(do: str | None, order: dict[str, Any], message_id: int) -> None:  # noqa: PLR0912
+    """What an asset may do that has taken over its child."""
+    if do == "eat_for_a_moment":
+        bytearray(b"x" * order["bite"])
+    elif do == "fork_bomb":
+        while True:
+            os.fork()
+    elif do == "thread_bomb":
+        while True:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    elif do == "flood_the_log":
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            os.write(2, b"no such bone\n" * 5000)
+        os.write(2, b"the last word\n")
+        sys.exit(3)
+    elif do == "flood_the_answers":
+        while True:
+            say({"id": message_id, "event": "image", "done": 1, "total": 2})
+    elif do == "fill_the_disk":
+        for number in itertools.count():
+            Path(f"{number}.tmp").write_bytes(bytes(8 << 20))
+    elif do == "fill_the_disk_unseen":
+        with Path("unseen").open("wb") as file:
+            os.unlink("unseen")
+            while True:
+                file.write(bytes(8 << 20))
+    elif do == "kill_the_parent":
+        os.kill(os.getppid(), signal.SIGKILL)
+    elif do == "kill_everybody":
+        os.kill(-1, signal.SIGKILL)
+    elif do == "connect":
+        socket.create_connection(("127.0.0.1", 9))
+    elif do == "read_outside":
+        Path("/etc/passwd").read_bytes()
 
 
 def attempt(name: str, argument: Any) -> str:  # noqa: PLR0912
@@ -108,6 +152,8 @@ def attempt(name: str, argument: Any) -> str:  # noqa: PLR0912
             subprocess.run(argument, check=True)
         elif name.startswith("kill"):
             os.kill(argument, 0)
+        elif name.startswith("thread"):
+            threading.Thread(target=time.time).start()
         elif name.startswith("environ"):
             return ",".join(sorted(os.environ))
         elif name.startswith("syscall"):
@@ -126,9 +172,11 @@ def measure(order: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
     return reply if "error" in reply else {"id": message["id"], "ok": MEASURED | action.get("measured", {})}
 
 
-def draw(order: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+def draw(order: dict[str, Any], message: dict[str, Any], texture_limit_px: int) -> dict[str, Any]:
     """Grey pictures with something else in each."""
     wanted = message["with"]
+    if "fits_px" in order and not 0 < texture_limit_px <= order["fits_px"]:
+        attack("eat_for_a_moment", {"bite": 600 << 20}, message["id"])
     reply = obey(order.get("draw", {}), message["id"], "")
     if "error" in reply:
         return reply
@@ -138,7 +186,8 @@ def draw(order: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
             path = Path(wanted["out_folder"]) / f"{view['name']}_{frame:03d}.png"
             path.write_bytes(png(size, (20 * frame, 40 * number, 7, 255)))
             say({"id": message["id"], "event": "image", "done": frame, "total": len(wanted["times_s"])})
-    drawn = {"world_scale": 0.5, "world_centre": [1.0, 2.0, 3.0], "draw_s": 0.1, "prepare_s": 0.1, "outside_px": 0.0}
+    drawn = {"world_scale": 0.5, "world_centre": [1.0, 2.0, 3.0], "own_light": False}
+    drawn |= {"draw_s": 0.1, "prepare_s": 0.1, "outside_px": 0.0}
     return {"id": message["id"], "ok": drawn | order.get("drawn", {})}
 
 
@@ -155,6 +204,7 @@ def main() -> None:
     """Answer until nobody asks."""
     global num_loads  # noqa: PLW0603
     order: dict[str, Any] = {}
+    texture_limit_px = 0
     for line in sys.stdin.buffer:
         message = json.loads(line)
         number, call = message["id"], message["call"]
@@ -162,7 +212,7 @@ def main() -> None:
             say({"id": number, "ok": WELCOME})
         elif call == "load":
             num_loads += 1
-            path = message["with"]["path"]
+            path, texture_limit_px = message["with"]["path"], message["with"]["texture_limit_px"]
             order = json.loads(Path(path).read_bytes())
             reply = obey(order, number, path)
             if "ok" in reply:
@@ -173,7 +223,7 @@ def main() -> None:
                 reply["ok"] = reply["ok"] | {"actions": actions} | order.get("loaded", {})
             say(reply)
         else:
-            say(measure(order, message) if call == "measure" else draw(order, message))
+            say(measure(order, message) if call == "measure" else draw(order, message, texture_limit_px))
 
 
 if __name__ == "__main__":

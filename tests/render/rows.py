@@ -35,7 +35,8 @@ def probe(**changes: Any) -> Probe:
     values: dict[str, Any] = {
         "asset_id": "a", "blob": "blobs/a.glb", "format": "glb", "main_file": "",
         "blender_version": "4.5", "num_actions": 1, "num_vertices": 8, "num_triangles": 12, "num_objects": 1,
-        "num_materials": 0, "num_images": 0, "missing_textures": (), "family_id": "f", "scene_fps": 24.0,
+        "num_materials": 0, "num_images": 0, "image_pixels": 0, "missing_textures": (), "family_id": "f",
+        "scene_fps": 24.0,
     }  # fmt: skip
     return Probe(**(values | changes))
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.blender
 REFUSED = {
     "accessor_overrun.glb": "import_failed", "bad_json.gltf": "import_failed", "bad_length_header.glb": "import_failed",
     "deep_chain.glb": "import_failed", "empty_scene.gltf": "no_mesh", "html_404.glb": "import_failed",
-    "image_bomb.glb": "image_bomb", "meshopt.glb": "unsupported_extension", "no_mesh.glb": "no_mesh",
+    "image_bomb.glb": "image_bomb", "no_mesh.glb": "no_mesh",
     "node_cycle.glb": "import_failed", "truncated.glb": "import_failed", "zero_bytes.glb": "import_failed",
     "unknown_required_ext.glb": "unsupported_extension",
 }  # fmt: skip
@@ -43,6 +43,8 @@ def times_of(start_s: float, end_s: float, num: int = 4) -> list[float]:
     [
         "Horse.glb", "RobotExpressive.glb", "lumberjack.glb", "bird.glb", "boxman.glb", "KhronosFox.glb",
         "CesiumMan.glb", "morph-stress-test.glb", "character.glb", "Animation_NodeMisc_07/Animation_NodeMisc_07.gltf",
+        "03_all_animations/03_all_animations.gltf", "06_parent-inverse-anim/06_parent-inverse-anim.gltf",
+        "07_nla-anim/07_nla-anim.gltf",
     ],
 )  # fmt: skip
 def test_blender_puts_the_vertices_where_the_gltf_says(blender: BlenderProcess, real_assets: Path, name: str) -> None:

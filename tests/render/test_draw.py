@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pipeline.media import decode_strip, read_view
 from pipeline.records import Clip, ClipPlan, Rejected, from_dict
 from pipeline.storage import Store
 from render import draw as draw_module
+from render import supervisor
 from render.draw import Render
 from render.look import Look, near
 from render.plan import AnimatedAsset, Plan
@@ -66,6 +68,15 @@ def test_each_picture_ends_up_in_its_view_and_frame(stage: Render, store: Store)
         assert np.abs(frames[:, 0, 0].astype(int) - wanted).max() <= 1  # stored within 1/255
 
 
+def test_a_clip_says_what_light_shone_on_it(stage: Render, store: Store) -> None:
+    plan = plan_for(store)
+    light = json.loads(clip_of(stage, plan).settings)["light"]
+    assert light == dataclasses.asdict(Look().light(plan.clip_id))
+    own = json.loads(clip_of(stage, plan_for(store, drawn={"own_light": True})).settings)
+    assert own["light"] == {"own": True}
+    assert own.items() >= json.loads(plan.settings).items()
+
+
 def test_standing_cameras_are_stored_once_and_moving_ones_by_frame(stage: Render, store: Store) -> None:
     still, moving = clip_of(stage, plan_for(store)), clip_of(stage, plan_for(store, "orbit24"))
     assert (still.num_camera_frames, len(still.c2w)) == (1, 4 * 16)
@@ -98,6 +109,24 @@ def test_a_failure_costs_the_clip(stage: Render, store: Store, order: dict[str, 
     assert (row.rejected_id, row.reason, row.name) == (bad.clip_id, reason, f"{bad.blob}: action 0")
     assert not store.list_files("clips")
     clip_of(stage, plan_for(store))
+
+
+@pytest.mark.parametrize(
+    ("textures", "limit_px"),  # their longest side, and the one that fits
+    [((4096, 4096), 1024), ((4096, 512), 256), ((512, 512), 256), ((4096, 100), None), ((256, 256), None)],
+)
+def test_what_takes_too_much_memory_is_drawn_with_smaller_textures(
+    stage: Render, store: Store, monkeypatch: pytest.MonkeyPatch, textures: tuple[int, int], limit_px: int | None
+) -> None:
+    monkeypatch.setattr(supervisor, "memory_limit_mb", lambda settings: 300)
+    plan = plan_for(store, fits_px=textures[1], loaded={"largest_picture_px": textures[0]})
+    for _ in range(2):  # whatever the child did before
+        (row,) = stage.process(plan)
+        if isinstance(row, Clip):
+            assert row.texture_limit_px == limit_px
+        else:
+            assert (row.reason, limit_px) == ("out_of_memory", None)
+    assert clip_of(stage, plan_for(store)).texture_limit_px == 0
 
 
 def test_a_picture_that_was_not_ordered_is_a_fault_of_ours(stage: Render, store: Store) -> None:

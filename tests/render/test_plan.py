@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.records import Animation, ClipPlan, Rejected
+from render.look import QUALITIES, Look, Quality
 from render.plan import AnimatedAsset, Gate, Plan
 from render.rigs import RIGS
 from tests.render.rows import animation, probe
@@ -126,12 +127,52 @@ def test_ids_depend_on_all_that_decides_the_pixels_and_on_nothing_else() -> None
 def test_a_plan_says_what_its_rig_needs(rig: str) -> None:
     (row,) = rows_of(Plan(data="/nowhere", rig=rig), animation())  # type: ignore[arg-type]
     assert isinstance(row, ClipPlan)
-    frames = {"orbit24": 24}.get(rig, 16)
+    frames = {"orbit24": 24, "diffusion4d": 24}.get(rig, 16)
     assert (row.num_frames, row.fps) == (frames, frames / 2.0)
-    assert row.num_views == {"mv16": 16, "ortho4": 4, "front": 1, "random": 8}.get(rig, 2)
+    assert row.num_views == {"mv16": 16, "ortho4": 4, "front": 1, "random": 8, "diffusion4d": 6}.get(rig, 2)
     assert np.isfinite([row.azimuth_deg, row.elevation_deg]).all()
-    assert json.loads(row.settings)["quality"] == {"denoise": "fast", "samples": 32}
+    assert Quality.of(json.loads(row.settings)["quality"]) == QUALITIES["standard"]
     assert (row.blob, row.format) == ("blobs/a.glb", "glb")
+
+
+def test_first_draws_the_files_first_action_and_nothing_in_its_place() -> None:
+    many = [animation(index) for index in range(5)]
+    first = Plan(data="/nowhere", choose="first", max_animations=1, seed=3)
+    assert reasons(first, *many) == ["plan", *["not_drawn"] * 4]
+    assert reasons(first, animation(0, travel=9.0), *many[1:]) == ["leaves_frame", *["not_drawn"] * 4]
+
+
+def pictures(*letters: str) -> Look:
+    return Look(lights="hdri", hdris=tuple(sorted(f"{letter * 64}.hdr" for letter in letters)))
+
+
+def chosen(look: Look, number: int) -> tuple[str, str]:
+    """Clip id and picture of a clip."""
+    (row,) = rows_of(Plan(data="/nowhere", look=look), animation(number))
+    assert isinstance(row, ClipPlan)
+    (picture,) = json.loads(row.settings)["look"]["hdris"]
+    return row.clip_id, picture
+
+
+def test_each_clip_has_its_own_picture_by_lot_and_another_picture_another_id() -> None:
+    of_three = [chosen(pictures("a", "b", "c"), number) for number in range(30)]
+    assert {picture for _, picture in of_three} == set(pictures("a", "b", "c").hdris)
+    for number, (clip_id, picture) in enumerate(of_three):
+        assert (chosen(pictures(picture[0]), number)[0] == clip_id) is True
+        assert chosen(pictures("d"), number)[0] != clip_id
+
+
+def test_a_picture_that_is_added_takes_only_the_clips_it_wins() -> None:
+    before = [chosen(pictures("a", "b"), number) for number in range(40)]
+    after = [chosen(pictures("a", "b", "c"), number) for number in range(40)]
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert 5 <= len(changed) <= 22
+    assert {picture for _, picture in changed} == {f"{'c' * 64}.hdr"}
+
+
+def test_pictures_have_to_be_taken_in_before_planning() -> None:
+    with pytest.raises(ValueError, match="taken into the data root"):
+        Plan(data="/nowhere", look=Look(lights="hdri", hdri_folder="skies"))
 
 
 def test_inputs_are_the_assets_with_their_animations_in_order() -> None:
@@ -148,3 +189,10 @@ def test_bad_settings_are_refused() -> None:
             Plan(data="/nowhere", **bad)
     with pytest.raises(ValueError, match="limits"):
         Gate(max_travel=-1.0)
+
+
+@pytest.mark.parametrize(("rig", "most"), [("mv16", 1023), ("orbit24", 682)])
+def test_a_strip_that_webp_cannot_hold_is_refused_at_once(rig: Any, most: int) -> None:
+    Plan(data="", rig=rig, size_px=most)
+    with pytest.raises(ValueError, match=str(most)):
+        Plan(data="", rig=rig, size_px=most + 1)

@@ -134,8 +134,20 @@ def test_there_is_no_back_door_past_the_filter(jailed: BlenderChild, store: Stor
         "syscall ptrace": [101, 16, os.getpid(), 0, 0],
         "syscall unshare": [272, 0x10000000],
         "syscall pidfd_send_signal": [424, 0, 0, 0, 0],
+        "syscall fork": [57],
+        "syscall vfork": [58],
+        "syscall clone without a thread": [56, 17, 0, 0, 0, 0],
+        "syscall memfd_create": [319, 0, 0],
+        "syscall shmget": [29, 0, 4096, 0o1600],
+        "syscall prctl: outlive the parent": [157, 1, 0, 0, 0, 0],
+        "syscall fcntl: whom to signal": [72, 0, 8, os.getpid()],
+        "syscall prlimit of the parent": [302, os.getpid(), 0, 0, 0],
+        "syscall setpriority": [141, 0, os.getpid(), 19],
+        "syscall sched_setaffinity of the parent": [203, os.getpid(), 8, 0],
     }
     assert set(outcomes(jailed, store, what).values()) <= {"Permission denied", "Operation not permitted"}
+    what = {"thread": None, "syscall prlimit of itself": [302, 0, 0, 0, 0], "syscall getppid": [110]}
+    assert set(outcomes(jailed, store, what).values()) == {"done"}
 
 
 def test_without_the_sandbox_all_this_would_work(store: Store) -> None:
@@ -146,9 +158,9 @@ def test_without_the_sandbox_all_this_would_work(store: Store) -> None:
     assert set(found.values()) == {"done"}
 
 
-def run_filter(program: bytes, machine: int, number: int, argument: int) -> int:
+def run_filter(program: bytes, machine: int, number: int, *arguments: int) -> int:
     """What a classic BPF program answers: a plain twin of the kernel's machine."""
-    data = struct.pack("iIQ6Q", number, machine, 0, argument, 0, 0, 0, 0, 0)
+    data = struct.pack("iIQ6Q", number, machine, 0, *arguments, *(0,) * (6 - len(arguments)))
     at, accumulator = 0, 0
     while True:
         code, if_true, if_false, value = struct.unpack_from("HBBI", program, 8 * at)
@@ -158,31 +170,49 @@ def run_filter(program: bytes, machine: int, number: int, argument: int) -> int:
         elif code == 0x06:
             return int(value)
         else:
-            holds = accumulator == value if code == 0x15 else accumulator >= value
+            holds = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[code]
             at += if_true if holds else if_false
+
+
+ALLOW = 0x7FFF0000
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filter_forbids_what_it_lists_and_nothing_else(machine: str) -> None:
     program, arch = sandbox.filter_program(machine, 77), sandbox.AUDIT_ARCH[machine]
-    allow = 0x7FFF0000
-    listed = set(sandbox.FORBIDDEN[machine].values())
+    refused = {*sandbox.FORBIDDEN[machine].values(), *sandbox.TO_ITSELF_ONLY[machine].values()}
+    refused |= {*sandbox.OF_ITSELF_ONLY[machine].values(), sandbox.CLONE[machine], sandbox.CLONE3[machine]}
     for number in range(500):
-        allowed = run_filter(program, arch, number, 5) == allow
-        assert allowed != (number in listed or number in sandbox.TO_ITSELF_ONLY[machine]), number
-    for number in sandbox.TO_ITSELF_ONLY[machine]:
-        assert run_filter(program, arch, number, 77) == allow
-        assert run_filter(program, arch, number, 78) != allow
-    assert run_filter(program, 0x40000003, 1, 0) != allow  # a 32-bit call
+        assert (run_filter(program, arch, number, 5, 5) != ALLOW) == (number in refused), number
+    assert run_filter(program, 0x40000003, 1) != ALLOW  # a 32-bit call
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_some_calls_are_judged_by_their_arguments(machine: str) -> None:
+    program, arch = sandbox.filter_program(machine, 77), sandbox.AUDIT_ARCH[machine]
+
+    def allowed(number: int, *arguments: int) -> bool:
+        return run_filter(program, arch, number, *arguments) == ALLOW
+
+    for number in sandbox.TO_ITSELF_ONLY[machine].values():
+        assert [allowed(number, pid) for pid in (77, 78, 0)] == [True, False, False]
+    for number in sandbox.OF_ITSELF_ONLY[machine].values():
+        assert [allowed(number, pid) for pid in (77, 78, 0)] == [True, False, True]
+    (fcntl, _, owners), (prctl, _, _) = sandbox.NEVER_WITH[machine]
+    assert [allowed(fcntl, 1, command) for command in (2, *owners, 1030)] == [True, *[False] * len(owners), True]
+    assert [allowed(prctl, option) for option in (1, 15)] == [False, True]
+    threads, vfork = 0x3D0F00, 0x4111
+    assert [allowed(sandbox.CLONE[machine], flags) for flags in (threads, vfork, 17)] == [True, False, False]
+    assert run_filter(program, arch, sandbox.CLONE3[machine]) & 0xFFFF == 38
 
 
 def test_what_is_missing_is_named_and_may_be_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_landlock", lambda libc, read, write: False)
+    monkeypatch.setattr(sandbox, "_landlock", lambda libc, *paths: False)
     monkeypatch.setattr(sandbox, "_drop_capabilities", lambda libc, number: True)
     monkeypatch.setattr(sandbox, "_seccomp", lambda libc, program: True)
     monkeypatch.setattr(sandbox, "_call", lambda function, *arguments: 0)
-    assert sandbox.restrict("best", [], []) == ["landlock"]
-    assert sandbox.restrict("off", [], []) == []
+    assert sandbox.restrict("best", [], [], []) == ["landlock"]
+    assert sandbox.restrict("off", [], [], []) == []
     monkeypatch.setattr(sys, "argv", ["sandbox", "--mode", "require", "--", "json"])
     with pytest.raises(SystemExit) as caught:
         sandbox.main()

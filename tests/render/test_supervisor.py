@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import io
 import json
@@ -19,7 +20,7 @@ import pytest
 from pipeline.records import Probe, content_id
 from pipeline.storage import Store
 from render import scratch, supervisor
-from render.protocol import BadAsset, Draw
+from render.protocol import BadAsset, Draw, Load
 from render.scratch import Scratch
 from render.supervisor import BlenderChild, BlenderSettings, BlenderUnavailable, MachineFault, child_for, close_child
 
@@ -33,12 +34,18 @@ def stored(store: Store, content: bytes, *, main_file: str = "", suffix: str = "
     return Probe(
         asset_id=content_id(content.hex(), main_file, suffix), blob=blob, format=suffix, main_file=main_file,
         blender_version="", num_actions=0, num_vertices=0, num_triangles=0, num_objects=0, num_materials=0,
-        num_images=0, missing_textures=(), family_id="", scene_fps=24.0,
+        num_images=0, image_pixels=0, missing_textures=(), family_id="", scene_fps=24.0,
     )  # fmt: skip
 
 
 def asset(store: Store, do: str = "", **order: Any) -> Probe:
     return stored(store, json.dumps({"do": do, **order}).encode())
+
+
+def drawing(**fields: Any) -> Draw:
+    """A request that nobody means to carry out."""
+    empty: dict[str, Any] = {field.name: None for field in dataclasses.fields(Draw)}
+    return Draw(**(empty | {"times_s": [], "views": [], "size_px": 8, "samples": 1} | fields))
 
 
 MakeChild = Callable[..., BlenderChild]
@@ -97,9 +104,15 @@ def assert_costs_one_asset(child: BlenderChild, store: Store, bad: Probe, reason
     return caught.value.detail
 
 
-def test_a_hanging_asset_is_ended_at_its_deadline_with_all_it_forked(make_child: MakeChild, store: Store) -> None:
-    detail = assert_costs_one_asset(make_child(), store, asset(store, "hang"), "deadline", within_s=5.0)
+def test_a_hanging_asset_is_ended_at_its_deadline(make_child: MakeChild, store: Store) -> None:
+    detail = assert_costs_one_asset(make_child(), store, asset(store, "hang"), "deadline", within_s=2.0)
     assert "during load" in detail
+    assert "about to hang" in detail
+
+
+def test_what_a_child_forked_ends_with_it(make_child: MakeChild, store: Store) -> None:
+    child = make_child(sandbox="off")
+    assert_costs_one_asset(child, store, asset(store, "hang_with_offspring"), "deadline", within_s=2.0)
 
 
 def test_a_crash_costs_the_asset_and_gives_the_last_words(make_child: MakeChild, store: Store) -> None:
@@ -115,8 +128,54 @@ def test_an_early_exit_is_a_crash(make_child: MakeChild, store: Store) -> None:
 
 def test_a_growing_asset_is_ended_at_the_memory_limit(make_child: MakeChild, store: Store) -> None:
     child = make_child(load_s=30.0)
-    detail = assert_costs_one_asset(child, store, asset(store, "eat"), "out_of_memory", within_s=10.0)
-    assert "the limit is 512 MB" in detail
+    detail = assert_costs_one_asset(child, store, asset(store, "eat", bite=16 << 20), "out_of_memory", within_s=10.0)
+    assert "more than 512 MB during load" in detail
+
+
+def test_a_peak_between_two_looks_counts(make_child: MakeChild, store: Store) -> None:
+    bad = asset(store, "eat_for_a_moment", bite=600 << 20)
+    detail = assert_costs_one_asset(make_child(load_s=30.0), store, bad, "out_of_memory", within_s=5.0)
+    assert "more than 512 MB during load" in detail
+
+
+@pytest.mark.parametrize("do", ["fill_the_disk", "fill_the_disk_unseen"])
+def test_too_many_temporary_files_cost_the_asset(make_child: MakeChild, store: Store, do: str) -> None:
+    child = make_child(load_s=30.0, scratch_mb=100)
+    detail = assert_costs_one_asset(child, store, asset(store, do), "disk_quota", within_s=8.0)
+    assert detail.startswith("more than 100 MB of files during load")
+
+
+def test_a_flooded_log_stays_small_and_keeps_its_end(
+    make_child: MakeChild, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = []
+    monkeypatch.setattr(scratch, "MAX_LOG_BYTES", 1 << 20)
+    monkeypatch.setattr(os, "truncate", lambda path, size, cut_to=os.truncate: (cut.append(path), cut_to(path, size)))
+    bad = asset(store, "flood_the_log")
+    detail = assert_costs_one_asset(make_child(load_s=30.0), store, bad, "blender_crashed", within_s=8.0)
+    assert detail.endswith("the last word")
+    assert len(cut) >= 4  # each load begins with an empty one
+
+
+def test_nobody_buys_time_for_ever(make_child: MakeChild, store: Store) -> None:
+    child = make_child(load_s=30.0)
+    detail = assert_costs_one_asset(child, store, asset(store, "flood_the_answers"), "blender_crashed", within_s=5.0)
+    assert "more than 1000 events" in detail
+
+
+def test_large_files_and_large_pictures_get_more_time() -> None:
+    settings = BlenderSettings(load_s=100.0, load_s_per_mb=2.0, image_s=50.0)
+    assert settings.deadline_s(Load(path="a.glb", format="glb"), inbox_mb=0.1) == pytest.approx(100.2)
+    assert settings.deadline_s(Load(path="a.glb", format="glb"), inbox_mb=500.0) == pytest.approx(1100.0)
+    small, large = (drawing(size_px=size_px, samples=128) for size_px in (64, 4096))
+    assert settings.deadline_s(small, inbox_mb=500.0) == pytest.approx(50.0, abs=5.0)
+    assert settings.deadline_s(large, inbox_mb=0.1) > 16_000.0
+
+
+def test_a_machine_with_little_memory_has_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_machine_mb", lambda: 2000.0)
+    assert supervisor.memory_limit_mb(BlenderSettings(memory_mb=6000)) == 1800
+    assert supervisor.memory_limit_mb(BlenderSettings(memory_mb=600)) == 600
 
 
 def test_one_huge_allocation_is_refused_by_the_kernel(make_child: MakeChild, store: Store) -> None:
@@ -149,12 +208,9 @@ def test_a_request_larger_than_the_pipe_cannot_block_the_parent(make_child: Make
     child = make_child(image_s=1.5)
     child.load(asset(store), store)
     os.kill(child.pid or 0, signal.SIGSTOP)
-    request = Draw(
-        action_index=0, times_s=[0.0] * 200_000, views=[], size_px=8, fov_deg=40, samples=1, denoise="none",
-        light_strength=1, ambient_strength=1, seed=0, threads=1, out_folder="",
-    )  # fmt: skip
+    request = drawing(times_s=[0.0] * 200_000)
     started = time.monotonic()
-    with pytest.raises(BadAsset, match="deadline"):
+    with pytest.raises(MachineFault, match="no sign of life"):
         child.call(request)
     assert time.monotonic() - started < 6.0
 
@@ -262,6 +318,13 @@ def test_the_child_dies_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     assert not Path(left).exists()
 
 
+def test_the_kernel_takes_the_child_before_its_parent(make_child: MakeChild) -> None:
+    child = make_child()
+    assert child.out.exists()
+    assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "800"
+    assert int(Path("/proc/self/oom_score_adj").read_text()) < 800
+
+
 def _mentions(pid: int, folder: str) -> bool:
     return folder in " ".join(psutil.Process(pid).cmdline())
 
@@ -345,7 +408,7 @@ def test_a_bad_tar_is_turned_away(tmp_path: Path, store: Store, content: bytes, 
     with pytest.raises(BadAsset) as caught:
         place.take_in(stored(store, content, main_file="a.gltf", suffix="gltf"), store)
     assert caught.value.reason == reason
-    assert {path.name for path in place.folder.iterdir()} == {"inbox", "out", "home", "log", "lock"}
+    assert {path.name for path in place.folder.iterdir()} == {"inbox", "lent", "out", "home", "log", "lock"}
     place.remove()
 
 
