@@ -1,4 +1,4 @@
-"""Shards -> a trained multi-view video diffusion model. Nothing is here yet.
+"""Shards -> a trained multi-view video diffusion model, and clips sampled from it.
 
 May import neither bpy nor ray: it is to run on a GPU machine that has only torch.
 """
