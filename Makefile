@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything, set-up included, on a bare Debian machine with Python 3.11.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test check format bench lock clean
+.PHONY: help setup setup-test demo test test-all check format bench lock clean venv-bpy5
 
 PY := .venv/bin/python
 BENCHMARKS := $(filter-out benchmarks/__init__.py benchmarks/measured.py,$(wildcard benchmarks/*.py))
@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONUNBUFFERED := 1
 
 help: ## Show this list.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 setup: ## Virtual environment in .venv, and the system libraries that Blender needs.
 	@bash .ci/setup.sh
@@ -17,10 +17,17 @@ setup: ## Virtual environment in .venv, and the system libraries that Blender ne
 setup-test: ## What the tests need beside: Chromium.
 	@bash .ci/setup.sh --with-chromium
 
+venv-bpy5: setup ## Blender 5.0 in .venv-bpy5, for the tests that compare it with 4.5.
+	@test -x .venv-bpy5/bin/python || $(PY) -m venv --without-pip .venv-bpy5
+	@.venv/bin/uv pip install -q --python .venv-bpy5/bin/python --require-hashes -r requirements-bpy5.lock
+
 demo: setup ## Run the whole data pipeline on the built-in samples.
 	@$(PY) -m pipeline demo
 
-test: setup-test ## All tests.
+test: setup-test ## All tests but those that take many minutes.
+	@$(PY) -m pytest -m "not slow"
+
+test-all: setup-test venv-bpy5 ## Those too: 50 kills over real assets, 1,000 broken files, two Blenders.
 	@$(PY) -m pytest
 
 check: setup ## What to run before a commit: ruff, mypy, fast tests.
@@ -35,7 +42,10 @@ bench: setup ## All benchmarks; each ends with one JSON line.
 
 lock: setup ## Choose versions anew and write requirements.lock.
 	@.venv/bin/uv pip compile -q --upgrade --python 3.11 pyproject.toml --extra data --extra render --extra cluster \
-	--extra dev --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+	--extra s3 --extra train --extra dev --excludes .ci/not-locked.txt --generate-hashes --no-emit-index-url --no-header \
+	-o requirements.lock
+	@printf 'bpy==5.0.1\nwasmtime>=50\n' | .venv/bin/uv pip compile -q --upgrade --python 3.11 - --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate -o requirements-bpy5.lock
 
 clean: ## Remove what the demo and the tools left behind (not the environment).
 	@rm -rf demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out

@@ -32,6 +32,15 @@ find_python() {
   fail "Python 3.11 was not found (Blender's wheel is built for it). On Debian 12: sudo apt-get install python3 python3-venv"
 }
 
+# With an NVIDIA driver the build for CUDA (gigabytes), else the CPU's. A torch that is there already stays.
+install_torch() {
+  if .venv/bin/python -c 'import torch' 2>/dev/null; then return; fi
+  local cpu=(--extra-index-url https://download.pytorch.org/whl/cpu)
+  if command -v nvidia-smi >/dev/null; then cpu=(); fi
+  say "installing torch"
+  .venv/bin/pip install -q --disable-pip-version-check ${cpu[@]+"${cpu[@]}"} torch==2.13.0
+}
+
 stamp=.venv/.mv4d-lock
 wanted=$(cat requirements.lock pyproject.toml | sha256sum)
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
@@ -43,7 +52,9 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
   fi
   say "installing the locked packages (about 2 GB with Blender; minutes on a slow line)"
   .venv/bin/pip install -q --disable-pip-version-check uv 2>&1 | grep -v '^WARNING' || true
-  .venv/bin/uv pip install -q --require-hashes -r requirements.lock
+  install_torch
+  # The lock is whole but for torch, so nothing is left to resolve.
+  .venv/bin/uv pip install -q --require-hashes --no-deps -r requirements.lock
   .venv/bin/uv pip install -q --no-deps -e .
   echo "$wanted" >"$stamp"
 fi
