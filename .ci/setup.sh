@@ -38,7 +38,8 @@ install_torch() {
   local cpu=(--extra-index-url https://download.pytorch.org/whl/cpu)
   if command -v nvidia-smi >/dev/null; then cpu=(); fi
   say "installing torch"
-  .venv/bin/pip install -q --disable-pip-version-check ${cpu[@]+"${cpu[@]}"} torch==2.13.0
+  .venv/bin/pip install -q --disable-pip-version-check --no-deps --retries 1 ${cpu[@]+"${cpu[@]}"} torch==2.13.0
+  .venv/bin/pip install -q --disable-pip-version-check torch==2.13.0  # what it needs, which is of no certain build
 }
 
 stamp=.venv/.mv4d-lock

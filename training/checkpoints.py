@@ -205,11 +205,19 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(path, "damaged", f"is not a whole torch file ({type(error).__name__})") from error
 
 
+FOLDER_BIT = 0x10
+"""Of a zip entry's attributes, as DOS had them."""
+
+
 def _check_zip(path: Path) -> None:
     """Torch stores without compression and with checksums, but does not look at these when it reads."""
     with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(path, "damaged", "has compressed entries, which torch does not write")
+        for entry in archive.infolist():
+            # Torch takes an entry that is marked as a folder for empty and leaves its tensor's memory as it was.
+            if entry.compress_type != zipfile.ZIP_STORED or entry.external_attr & FOLDER_BIT:
+                raise CheckpointError(
+                    path, "damaged", f"{entry.filename} is compressed or a folder, unlike torch's files"
+                )
         broken = archive.testzip()
     if broken is not None:
         raise CheckpointError(path, "damaged", f"the checksum of {broken} is wrong")

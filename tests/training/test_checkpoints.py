@@ -415,6 +415,21 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -
         read_tensors(file)
 
 
+def test_an_entry_that_says_it_is_a_folder_is_refused(tmp_path: Path) -> None:
+    """Torch would read no bytes for it and give whatever was in memory."""
+    file = tmp_path / "folder.ckpt"
+    torch.save({"a": torch.ones(300)}, file)
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        name = next(entry.filename for entry in archive.infolist() if entry.filename.endswith("/data/0")).encode()
+    # The name stands 46 bytes into its entry in the directory at the end; the attributes 38.
+    content[content.rindex(name) - 46 + 38] |= 0x10
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="a folder") as caught:
+        read_tensors(file)
+    assert caught.value.reason == "damaged"
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_damaged_files_are_refused_or_harmless(tmp_path: Path, kind: str) -> None:
     """Cut short and with changed bytes, 300 times each: never another exception, never other numbers."""
