@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.cameras import to_mvdream
 from pipeline.media import GREY, compose, decode_strip
+from training.cameras import camera_vectors
 from training.data.index import BrokenSample, Row, SampleIndex, ShardReader
 from training.data.order import Draw
 
@@ -30,7 +30,7 @@ class Example(TypedDict):
     video: Tensor
     """Shape (view, frame, 3, height, width), float32 in -1..1."""
     cameras: Tensor
-    """Shape (view, 16), float32: MVDream's camera-to-world, row-major (`pipeline.cameras.to_mvdream`)."""
+    """Shape (view, 16), float32: `training.cameras.camera_vectors`."""
     caption: str
     key: str
     num_broken: int
@@ -172,7 +172,7 @@ def make_example(
     video = np.stack(videos).transpose(0, 1, 4, 2, 3) * 2.0 - 1.0
     return Example(
         video=torch.from_numpy(np.ascontiguousarray(video, dtype=np.float32)),
-        cameras=torch.from_numpy(to_mvdream(record.c2w[views]).astype(np.float32)),
+        cameras=camera_vectors(record.c2w[views]),
         caption=caption_of(record.title, record.action),
         key=record.key,
         num_broken=num_broken,

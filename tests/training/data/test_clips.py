@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline.cameras import look_at_origin, to_mvdream
+from pipeline.cameras import look_at_origin
 from pipeline.media import compose
 from tests.shards.toys import shape_frames
 from tests.training.data.conftest import CHOSEN, NUM_FRAMES, NUM_VIEWS, SETTINGS
+from training.cameras import camera_vectors
 from training.data.clips import ClipDataset, ClipSettings, Example, caption_of, choose_frames, choose_views
 from training.data.index import BrokenSample, SampleIndex
 from training.data.order import BatchesOfRank, Draw, Stream
@@ -38,7 +39,7 @@ def test_an_example_shows_the_drawn_views_and_frames(published: Path) -> None:
         expected = torch.from_numpy(pictures).permute(0, 1, 4, 2, 3) * 2 - 1
         torch.testing.assert_close(example["video"], expected, atol=2 / 255, rtol=0)
         cameras = np.stack([look_at_origin(360.0 * view / NUM_VIEWS, 15.0, 3.0) for view in views])
-        np.testing.assert_allclose(example["cameras"], to_mvdream(cameras), atol=1e-6)
+        np.testing.assert_allclose(example["cameras"], camera_vectors(cameras), atol=1e-6)
 
 
 def test_views_are_a_quarter_turn_apart_from_any_first_one() -> None:
