@@ -52,6 +52,7 @@ from render.protocol import (
     fields_of,
     read_reply,
 )
+from render.sandbox import MAX_FILE_BYTES
 from render.scratch import Scratch, StoredAsset, num_bytes_in, safe_suffix
 
 logger = logging.getLogger("mv4d.render")
@@ -75,7 +76,7 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 MEMORY_WORDS = ("MemoryError", "bad_alloc", "Cannot allocate memory", "Malloc returns null", "Calloc returns null")
 
-NO_SPACE = os.strerror(errno.ENOSPC)
+NO_SPACE, FILE_TOO_LARGE = os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG)
 
 T = TypeVar("T")
 
@@ -454,6 +455,9 @@ class BlenderChild:
             _blame_a_full_disk(bad.detail)
             if any(word in bad.detail for word in MEMORY_WORDS):
                 bad = BadAsset("out_of_memory", bad.detail)
+            if error.code == -signal.SIGXFSZ or FILE_TOO_LARGE in bad.detail:  # faster than we look
+                limit_mb = min(self.settings.scratch_mb, MAX_FILE_BYTES >> 20)
+                bad = BadAsset("disk_quota", f"more than {limit_mb} MB of files during {call}: {bad.detail}")
             raise bad from error
         if isinstance(answer.get("ok"), dict) or {"reason", "detail"} <= set(answer.get("error") or ()):
             return answer

@@ -6,12 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from pipeline.storage import Store
 from pipeline.tables import Tables
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# How long an example takes is a matter of the machine's mood.
+hypothesis.settings.register_profile("mv4d", deadline=None)
+hypothesis.settings.load_profile("mv4d")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,10 +44,14 @@ class Cluster:
 
     def submit(self, *command: str, timeout_s: float = 500) -> str:
         """Run a module as a job that must succeed; gives what it said."""
-        done = subprocess.run(
-            self.submission(*command),
-            cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+        for _ in range(20):
+            done = subprocess.run(
+                self.submission(*command),
+                cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout_s, check=False,
+            )  # fmt: skip
+            if "No available agent to submit job" not in done.stdout + done.stderr:
+                break
+            time.sleep(3.0)  # a node's agent comes up after the node
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
         return done.stdout
 

@@ -6,6 +6,7 @@ The package wasmtime is used if it is there; without it, files that need a decod
 import atexit
 import functools
 import hashlib
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,10 @@ class Decoder:
         return True
 
     def _host(self, function: Host | None, num_results: int) -> Callable[..., Any]:
+        decoder = weakref.ref(self)  # without a circle, its memory is freed with it
+
         def called(*arguments: Any) -> Any:
-            return function(self, *arguments) if function else (0 if num_results else None)
+            return function(decoder(), *arguments) if function else (0 if num_results else None)
 
         return called
 
@@ -129,6 +132,7 @@ def _compiled(name: str) -> tuple[Any, Any]:
     # counts reserved memory and forbids files in memory.
     config.signals_based_traps = False
     config.memory_reservation = 0
+    config.memory_reservation_for_growth = 0
     config.memory_guard_size = 0
     config.memory_init_cow = False
     config.parallel_compilation = False

@@ -99,7 +99,8 @@ def attack(do: str | None, order: dict[str, Any], message_id: int) -> None:  # n
     elif do == "flood_the_log":
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
-            os.write(2, b"no such bone\n" * 5000)
+            os.write(2, b"no such bone\n" * 500)
+            time.sleep(0.001)
         os.write(2, b"the last word\n")
         sys.exit(3)
     elif do == "flood_the_answers":

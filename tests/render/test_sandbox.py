@@ -211,6 +211,7 @@ def test_what_is_missing_is_named_and_may_be_required(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sandbox, "_drop_capabilities", lambda libc, number: True)
     monkeypatch.setattr(sandbox, "_seccomp", lambda libc, program: True)
     monkeypatch.setattr(sandbox, "_call", lambda function, *arguments: 0)
+    monkeypatch.setattr(sandbox, "limit_resources", lambda data_mb: None)  # of this process it would be for good
     assert sandbox.restrict("best", [], [], []) == ["landlock"]
     assert sandbox.restrict("off", [], [], []) == []
     monkeypatch.setattr(sys, "argv", ["sandbox", "--mode", "require", "--", "json"])
