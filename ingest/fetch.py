@@ -254,7 +254,6 @@ def _save(answer: httpx.Response, partial: _Partial, max_bytes: int, deadline: f
                 raise Refused("fetch_failed", f"only {partial.num_bytes} bytes came before the deadline",
                               "run again later, or raise --fetch.deadline_s")  # fmt: skip
             file.write(block)
-            file.flush()
             partial.digest.update(block)
             partial.num_bytes += len(block)
     return Fetched(partial.path, partial.num_bytes, partial.digest.hexdigest())

@@ -29,8 +29,9 @@ from pipeline.records import (
     Truth,
     from_dict,
 )
+from pipeline.revoked import read_revoked
 from pipeline.tables import Tables
-from shards.plan import READS, STAGE, PackSettings, PlannedClip, PlannedShard, plan, read_revoked
+from shards.plan import READS, REVOKED, STAGE, PackSettings, PlannedClip, PlannedShard, plan
 from shards.sample import SampleRecord, sample_record
 from shards.tars import HashingWriter, add_member
 from shards.truth import PackedClip, TruthPacker, TruthReport
@@ -117,7 +118,7 @@ class Packer:
         with connect_to(self._tables, READS) as con:
             if final:
                 self._check_curated(con)
-            shards = plan(con, self._settings, read_revoked(self._store), up_to_seq)
+            shards = plan(con, self._settings, read_revoked(self._store, REVOKED), up_to_seq)
         wanted = [shard for shard in shards if shard.packed and (final or shard.closed)]
         report = self._bring_about(wanted, trust_memory=not final)
         self._bring_truth_about(wanted, report, trust_memory=not final)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -11,8 +10,8 @@ from itertools import groupby
 from typing import Literal, get_args
 
 import duckdb
-import pyarrow.parquet as pq
 
+from pipeline import revoked
 from pipeline.records import (
     Animation,
     Asset,
@@ -24,12 +23,11 @@ from pipeline.records import (
     Record,
     content_id,
 )
-from pipeline.storage import Store
 from shards.sample import FORMAT, sample_key
 
 STAGE = "shards.pack"
-REVOKED = "shards/REVOKED.parquet"
-"""What was taken down: a table with a column `asset_id` or `clip_id`, or both."""
+REVOKED = f"shards/{revoked.REVOKED}"
+"""What was taken down, below the data root."""
 
 READS: tuple[type[Record], ...] = (Decision, Clip, Animation, Asset, Probe, ImageMotion)
 """What planning and packing read."""
@@ -178,21 +176,6 @@ def plan(
         for (licence_class, split), shards in sorted(streams.items())
         for number, shard in enumerate(shards)
     ]
-
-
-def read_revoked(store: Store) -> frozenset[str]:
-    """Ids of assets and clips that were taken down.
-
-    Raises:
-        ValueError: The list has neither a column `asset_id` nor `clip_id`: nothing would be taken down by it.
-    """
-    if not store.exists(REVOKED):
-        return frozenset()
-    table = pq.read_table(io.BytesIO(store.read_bytes(REVOKED)))
-    columns = [name for name in ("asset_id", "clip_id") if name in table.column_names]
-    if not columns:
-        raise ValueError(f"{REVOKED} has neither a column asset_id nor clip_id, but {table.column_names}")
-    return frozenset(value for name in columns for value in table[name].to_pylist() if value)
 
 
 _QUERY = """

@@ -69,24 +69,56 @@ class Objaverse(Source):
         return self.only.has_words(names_of(about.get("tags")), names_of(about.get("categories")))
 
     def _item(self, uid: str, path: str, about: Mapping[str, Any]) -> SourceItem:
-        user = about.get("user") or {}
-        tags = names_of(about.get("tags"))
-        return make_item(
+        return model_item(
+            {**about, "uid": uid},
             source=self.name,
             uri=f"{self.sites.objaverse}/{path}",
-            name=uid,
-            title=printable(str(about.get("name") or "")),
             spdx=str(about.get("license") or ""),
-            author=printable(str(user.get("displayName") or user.get("username") or "")),
-            source_url=str(about.get("viewerUrl") or f"https://sketchfab.com/3d-models/{uid}"),
-            noai=True if NOAI_TAGS & {tag.lower() for tag in tags} else None,
+            noai_unless_tagged=None,
             checked_on=CHECKED_ON,
             expected_sha256=self.sha256.get(uid, ""),
-            tags=tuple(dict.fromkeys((*tags, *names_of(about.get("categories"))))),
         )
 
     def _missing(self, text: str) -> SourceItem:
         return make_item(source=self.name, uri="", name=printable(text), checked_on=CHECKED_ON)
+
+
+def model_item(
+    about: Mapping[str, Any],
+    *,
+    source: str,
+    uri: str,
+    spdx: str,
+    noai_unless_tagged: bool | None,
+    checked_on: str = "",
+    expected_sha256: str = "",
+) -> SourceItem:
+    """The item of a model of Sketchfab, from the metadata that its API gives and Objaverse has copied.
+
+    Args:
+        about: With the keys of the API.
+        source: As it stands in the item.
+        uri: Where the model is fetched.
+        spdx: The licence as stated.
+        noai_unless_tagged: The opt-out of a model without such a tag: None where tags may have been added since.
+        checked_on: When licence and tags were read; today if empty.
+        expected_sha256: If it is known.
+    """
+    uid, user = str(about["uid"]), about.get("user") or {}
+    tags = names_of(about.get("tags"))
+    return make_item(
+        source=source,
+        uri=uri,
+        name=uid,
+        title=printable(str(about.get("name") or "")),
+        spdx=spdx,
+        author=printable(str(user.get("displayName") or user.get("username") or "")),
+        source_url=str(about.get("viewerUrl") or f"https://sketchfab.com/3d-models/{uid}"),
+        noai=True if NOAI_TAGS & {tag.lower() for tag in tags} else noai_unless_tagged,
+        checked_on=checked_on,
+        expected_sha256=expected_sha256,
+        tags=tuple(dict.fromkeys((*tags, *names_of(about.get("categories"))))),
+    )
 
 
 def uid_of(text: str) -> str:

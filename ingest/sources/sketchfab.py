@@ -18,7 +18,7 @@ from ingest.archive import unpack_zip
 from ingest.fetch import Fetched, Fetcher, FetchSettings
 from ingest.refused import Refused
 from ingest.sources.lists import Only, Sites
-from ingest.sources.objaverse import NOAI_TAGS, names_of, uid_of
+from ingest.sources.objaverse import model_item, uid_of
 from ingest.sources.source import Source, make_item, printable
 from pipeline.records import SourceItem
 
@@ -88,19 +88,13 @@ class Sketchfab(Source):
         return bool(model.get("animationCount")) or not self.only.animated
 
     def _item(self, model: Mapping[str, Any]) -> SourceItem:
-        uid, user = str(model["uid"]), model.get("user") or {}
         licence = model.get("license") or {}
-        tags = names_of(model.get("tags"))
-        return make_item(
+        return model_item(
+            model,
             source=self.name,
-            uri=f"{self.sites.sketchfab}/models/{uid}/download",
-            name=uid,
-            title=printable(str(model.get("name") or "")),
+            uri=f"{self.sites.sketchfab}/models/{model['uid']}/download",
             spdx=str(licence.get("slug") or licence.get("label") or licence.get("fullName") or ""),
-            author=printable(str(user.get("displayName") or user.get("username") or "")),
-            source_url=str(model.get("viewerUrl") or f"https://sketchfab.com/3d-models/{uid}"),
-            noai=bool(NOAI_TAGS & {tag.lower() for tag in tags}),
-            tags=tuple(dict.fromkeys((*tags, *names_of(model.get("categories"))))),
+            noai_unless_tagged=False,
         )
 
 

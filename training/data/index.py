@@ -11,9 +11,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.revoked import REVOKED, read_revoked
 from pipeline.storage import Store
 
-INDEX, REVOKED = "samples.parquet", "REVOKED.parquet"
+INDEX = "samples.parquet"
 SIDE_BY_SIDE = ("mv16", "ortho4")
 """Rigs whose cameras stand still, evenly spaced round the object: what MV-VDM is trained on."""
 
@@ -56,9 +57,6 @@ class Row:
     shard: str
     title: str
     action: str
-    num_views: int
-    num_frames: int
-    fps: float
     parts: dict[str, Part]
     """By name: `json`, `v00.webp`, …"""
 
@@ -89,7 +87,7 @@ class SampleIndex:
             store = Store(root)
         if not store.exists(INDEX):
             raise FileNotFoundError(f"no {INDEX} in {root}: run `mv4d pack`, or give the folder of the shards")
-        table = _select(_read(store, INDEX), _revoked(store), selection)
+        table = _select(pq.read_table(io.BytesIO(store.read_bytes(INDEX))), read_revoked(store, REVOKED), selection)
         if table.num_rows == 0:
             raise ValueError(f"no sample of {root} is in the selection {selection}")
         return cls(root, table)
@@ -100,7 +98,7 @@ class SampleIndex:
     def __getitem__(self, place: int) -> Row:
         row = self._table.slice(place, 1).to_pylist()[0]
         parts = {part["name"]: Part(part["offset"], part["num_bytes"], part["crc32"]) for part in row["parts"]}
-        names = ("key", "shard", "title", "action", "num_views", "num_frames", "fps")
+        names = ("key", "shard", "title", "action")
         return Row(**{name: row[name] for name in names}, parts=parts)
 
     @cached_property
@@ -110,23 +108,7 @@ class SampleIndex:
         return tuple(place for place, shard in enumerate(shards) if place == 0 or shard != shards[place - 1])
 
 
-def _read(store: Store, name: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(store.read_bytes(name)))
-
-
-def _revoked(store: Store) -> pa.Table:
-    """What was taken down since it was packed, as one column `id`."""
-    ids: list[str] = []
-    if store.exists(REVOKED):
-        table = _read(store, REVOKED)
-        columns = [name for name in ("asset_id", "clip_id") if name in table.column_names]
-        if not columns:
-            raise ValueError(f"{REVOKED} has neither a column asset_id nor clip_id, but {table.column_names}")
-        ids = [value for name in columns for value in table[name].to_pylist() if value]
-    return pa.table({"id": pa.array(ids, pa.string())})
-
-
-def _select(samples: pa.Table, revoked: pa.Table, selection: Selection) -> pa.Table:
+def _select(samples: pa.Table, revoked: frozenset[str], selection: Selection) -> pa.Table:
     conditions = [
         "split = $split",
         "num_views % $num_views = 0",
@@ -140,11 +122,11 @@ def _select(samples: pa.Table, revoked: pa.Table, selection: Selection) -> pa.Ta
         conditions.append(f"({selection.where})")
     with duckdb.connect() as con:
         con.register("samples", samples)
-        con.register("revoked", revoked)
+        con.register("revoked", pa.table({"id": pa.array(sorted(revoked), pa.string())}))
         con.execute("SET enable_external_access = false")
         try:
             found = con.sql(
-                'SELECT key, shard, title, "action", num_views, num_frames, fps, parts FROM samples '
+                'SELECT key, shard, title, "action", parts FROM samples '
                 f'WHERE {" AND ".join(conditions)} ORDER BY shard, "offset"',
                 params={
                     "split": selection.split,
