@@ -109,3 +109,10 @@ def colour(rgba: np.ndarray) -> np.ndarray:
     solid = rgba[..., 3] > 0.99
     assert solid.any(), "nothing is drawn"
     return np.asarray(rgba[solid][:, :3].mean(axis=0))
+
+
+def make_files(module: str, folder: Path) -> None:
+    """Have a module of the tests write its files with a Blender of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", module, str(folder)]
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=120)

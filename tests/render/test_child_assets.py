@@ -2,7 +2,6 @@
 
 import csv
 import filecmp
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,6 @@ NOT_FINITE = {"nan_animation.glb", "inf_positions.glb"}
 TOO_LONG = {"million_seconds.glb"}
 SPECKS = {"leaves_frame.glb", "teleport_key.glb"}
 """They go so far that little is seen of them."""
-
-
-@pytest.fixture(scope="module")
-def blender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlenderProcess]:
-    process = BlenderProcess(tmp_path_factory.mktemp("log") / "child.log")
-    yield process
-    assert process.close() == 0
 
 
 def times_of(start_s: float, end_s: float, num: int = 4) -> list[float]:

@@ -4,7 +4,6 @@ import io
 import json
 import math
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,6 @@ pytestmark = pytest.mark.blender
 FOLDER = Path(__file__).parent / "compressed"
 TIMES_S = [0.0, 0.3, 0.7, 1.1, 1.6, 2.0]
 RED, GREEN, BLUE = (0.8, 0.05, 0.05), (0.05, 0.8, 0.05), (0.05, 0.05, 0.8)
-
-
-@pytest.fixture(scope="module")
-def blender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlenderProcess]:
-    process = BlenderProcess(tmp_path_factory.mktemp("log") / "child.log")
-    yield process
-    assert process.close() == 0
 
 
 def measures(blender: BlenderProcess, path: Path) -> dict[str, np.ndarray]:

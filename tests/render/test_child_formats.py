@@ -1,16 +1,12 @@
 """The real Blender child on .blend, FBX, USD and Alembic files, which Blender itself writes first."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.render.blender_files import INTRUSION
-from tests.render.blender_process import REPOSITORY, BlenderProcess, Failed, colour, picture, view
+from tests.render.blender_process import BlenderProcess, Failed, colour, make_files, picture, view
 
 pytestmark = pytest.mark.blender
 
@@ -20,18 +16,9 @@ TIMES_S = [0.0, 0.25, 0.5, 0.75]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files")
-    command = [sys.executable, "-m", "tests.render.blender_files", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    make_files("tests.render.blender_files", path)
     (path / INTRUSION).unlink(missing_ok=True)  # Blender evaluated the driver while it made the file
     return path
-
-
-@pytest.fixture(scope="module")
-def blender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlenderProcess]:
-    process = BlenderProcess(tmp_path_factory.mktemp("log") / "child.log")
-    yield process
-    assert process.close() == 0
 
 
 def test_no_script_of_a_file_ever_runs(blender: BlenderProcess, folder: Path, tmp_path: Path) -> None:

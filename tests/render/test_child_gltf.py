@@ -1,7 +1,6 @@
 """The real Blender child on hand-written glTF files: what it finds, measures and draws."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,6 @@ pytestmark = pytest.mark.blender
 
 RED, GREEN, BLUE, YELLOW = (0.8, 0.05, 0.05), (0.05, 0.8, 0.05), (0.05, 0.05, 0.8), (0.8, 0.8, 0.05)
 TIMES_S = [0.0, 0.25, 0.5, 0.75]
-
-
-@pytest.fixture(scope="module")
-def blender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlenderProcess]:
-    process = BlenderProcess(tmp_path_factory.mktemp("log") / "child.log")
-    yield process
-    assert process.close() == 0
 
 
 def three_actions(path: Path) -> Path:

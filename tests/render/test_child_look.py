@@ -1,10 +1,7 @@
 """What decides how an object looks, in the real Blender child: light, materials, hair, instances, what is left out."""
 
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from pipeline.cameras import look_at_origin, pinhole, project
 from render.lights import LightsName, light_of
 from render.look import QUALITIES
 from render.protocol import View, fields_of
-from tests.render.blender_process import DRAWING, REPOSITORY, BlenderProcess, colour, picture, view
+from tests.render.blender_process import DRAWING, BlenderProcess, colour, make_files, picture, view
 from tests.render.panoramas import openexr, radiance, sky
 from tests.render.tiny_gltf import CUBE, TinyGltf, png
 
@@ -27,17 +24,8 @@ WHITE, RED, GREEN, BLACK = (1.0, 1.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files")
-    command = [sys.executable, "-m", "tests.render.look_files", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    make_files("tests.render.look_files", path)
     return path
-
-
-@pytest.fixture(scope="module")
-def blender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlenderProcess]:
-    process = BlenderProcess(tmp_path_factory.mktemp("log") / "child.log")
-    yield process
-    assert process.close() == 0
 
 
 def lit_by(name: LightsName, **changes: Any) -> dict[str, Any]:

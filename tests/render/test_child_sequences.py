@@ -18,13 +18,6 @@ from tests.render.tiny_gltf import CUBE, SIDES
 pytestmark = pytest.mark.blender
 
 
-@pytest.fixture(scope="module")
-def blender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlenderProcess]:
-    process = BlenderProcess(tmp_path_factory.mktemp("log") / "child.log")
-    yield process
-    assert process.close() == 0
-
-
 def obj(points: np.ndarray, second: np.ndarray) -> str:
     """Two objects of the same faces; the first one has a vertex that no face uses, and a red material."""
     lines = ["mtllib look.mtl"]

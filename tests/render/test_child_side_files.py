@@ -1,9 +1,6 @@
 """Files of several formats, through ingest with the pictures beside them, to the real Blender child."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from ingest.stage import Ingest
 from pipeline.records import Asset
 from pipeline.storage import Store
 from render.scratch import Scratch
-from tests.render.blender_process import REPOSITORY, BlenderProcess, Failed, colour, picture, view
+from tests.render.blender_process import BlenderProcess, Failed, colour, make_files, picture, view
 
 pytestmark = pytest.mark.blender
 
@@ -22,17 +19,8 @@ pytestmark = pytest.mark.blender
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("formats")
-    command = [sys.executable, "-m", "tests.render.format_files", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    make_files("tests.render.format_files", path)
     return path
-
-
-@pytest.fixture(scope="module")
-def blender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlenderProcess]:
-    process = BlenderProcess(tmp_path_factory.mktemp("log") / "child.log")
-    yield process
-    assert process.close() == 0
 
 
 @pytest.fixture
