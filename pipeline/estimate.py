@@ -20,6 +20,7 @@ from render.environments import copy_pictures
 from render.estimate import CONFIDENCE, Counts, Estimate, Interval, calibrate, count, estimate, print_estimate
 from render.plan import AnimatedAsset, Plan
 from render.probe import ProbeAsset
+from render.truth import GroundTruth
 
 if TYPE_CHECKING:
     from pipeline.build import BuildOptions
@@ -57,7 +58,7 @@ def estimate_build(options: "BuildOptions", specs: Sequence[str]) -> int:
     items = _items(options, specs)
     number = min(NUM_SAMPLED, len(items))
     sampled = [items[(2 * place + 1) * len(items) // (2 * number)] for place in range(number)]
-    ingest, probe, plan, render, *_ = options.stages()
+    ingest, probe, plan, render, *others = options.stages()
     assert isinstance(ingest, Ingest)
     assert isinstance(probe, ProbeAsset)
     assert isinstance(plan, Plan)
@@ -67,7 +68,8 @@ def estimate_build(options: "BuildOptions", specs: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="mv4d-estimate-") as folder:
         copy_pictures(plan.look, plan.store, Store(folder))
         found = _sample(replace(ingest, data=folder), replace(probe, data=folder), replace(plan, data=folder), sampled)
-        trials = calibrate(replace(render, data=folder), found.counts.clips, quiet=options.quiet)
+        truth = next((replace(stage, data=folder) for stage in others if isinstance(stage, GroundTruth)), None)
+        trials = calibrate(replace(render, data=folder), found.counts.clips, truth, quiet=options.quiet)
     console.print()
     if not trials:
         console.print(f"nothing of {number} inputs would be drawn, so there is nothing to estimate")
@@ -105,4 +107,10 @@ def _scaled(found: Estimate, factor: float, relative_error: float) -> Estimate:
         value = interval.value * factor
         return Interval(value=value, error=math.hypot(interval.error * factor, value * relative_error))
 
-    return replace(found, seconds=scaled(found.seconds), num_bytes=scaled(found.num_bytes))
+    return replace(
+        found,
+        seconds=scaled(found.seconds),
+        num_bytes=scaled(found.num_bytes),
+        truth_seconds=scaled(found.truth_seconds),
+        truth_bytes=scaled(found.truth_bytes),
+    )

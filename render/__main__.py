@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--estimate",
         action="store_true",
-        help="Count, draw some pictures of up to 20 assets, and say what all would cost, ground truth aside.",
+        help="Count, draw some pictures of up to 20 assets, with their --passes, and say what all would cost.",
     )
     parser.add_argument("--passes", type=str, default="", help=PASSES_HELP)
     parser.add_class_arguments(RunOptions, None)
@@ -95,12 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         usage_error(str(error))
     plan = pick(Plan, namespace, data=data, look=look)
-    stages: list[Stage[Any, Any]] = [plan, render]
+    truth: GroundTruth | None = None
     try:
         if passes := passes_of(namespace.passes):
-            stages.append(GroundTruth(data=data, passes=passes, blender=render.blender))
+            truth = GroundTruth(data=data, passes=passes, blender=render.blender)
     except ValueError as error:
         usage_error(str(error))
+    stages: list[Stage[Any, Any]] = [plan, render, *([truth] if truth else ())]
     if namespace.dry_run or namespace.estimate:
         counts = count(plan, assets)
         print_counts(counts, Console())
@@ -108,16 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_OK
     options = settle_device(options, render.blender, plan.look.engine)
     if namespace.estimate:
-        return print_cost(counts, render, options)
+        return print_cost(counts, render, truth, options)
     with sole_driver(options.tables.store):
         run_stages(options, stages, iter(assets), heading="mv4d render", num_inputs=len(assets))
     return EXIT_OK
 
 
-def print_cost(counts: Counts, render: Render, options: RunOptions) -> int:
+def print_cost(counts: Counts, render: Render, truth: GroundTruth | None, options: RunOptions) -> int:
     """Draw some pictures, and say what all would cost."""
     try:
-        found = estimate(counts.clips, calibrate(render, counts.clips, quiet=options.quiet))
+        found = estimate(counts.clips, calibrate(render, counts.clips, truth, quiet=options.quiet))
     except ValueError as error:
         usage_error(str(error))
     print_estimate(found, options.num_workers, Console())
@@ -125,9 +126,9 @@ def print_cost(counts: Counts, render: Render, options: RunOptions) -> int:
 
 
 def first_assets(tables: Tables) -> list[Asset]:
-    """Each asset once, in the order of the input."""
+    """Each asset once, in the order of the input; those of which only pictures came in are passed over."""
     by_id: dict[str, Asset] = {}
-    for asset in sorted(tables.rows(Asset), key=lambda row: row.seq):
+    for asset in sorted(tables.rows(Asset, "blob <> ''"), key=lambda row: row.seq):
         by_id.setdefault(asset.asset_id, asset)
     return list(by_id.values())
 
@@ -141,7 +142,7 @@ def animated_assets(tables: Tables, windows: WindowSettings | None = None) -> li
     """
     order = {asset.asset_id: place for place, asset in enumerate(first_assets(tables))}
     animations = [row for row in tables.rows(Animation) if windows is None or is_of(row, windows)]
-    found = Plan.inputs([*tables.rows(Probe), *animations])
+    found = Plan.inputs([*tables.rows(Probe, "blob <> ''"), *animations])
     return sorted(found, key=lambda item: order.get(item.probe.asset_id, len(order)))
 
 

@@ -217,6 +217,7 @@ class Shot:
             blender_version=blender_version,
             device=device,
             settings=json.dumps(json.loads(plan.settings) | {"light": self._light(drawn)}, sort_keys=True),
+            backdrop="",
         )
 
     def _light(self, drawn: Drawn) -> dict[str, Any]:

@@ -13,17 +13,20 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pipeline.cameras import pinhole
 from pipeline.records import Animation, ClipPlan, Probe, Rejected
 from render.draw import Render, Shot, read_pictures
 from render.plan import AnimatedAsset, Plan
-from render.protocol import CPU, BadAsset, View
+from render.protocol import CPU, BadAsset, Draw, Drawn, Trace, View
 from render.scratch import empty
 from render.supervisor import BlenderChild, child_for
+from render.truth import GroundTruth, encoded_tracks, encoded_view, scales_of, surfaces_of, what_there_is_not
 
 NUM_CALIBRATED = 20
 """Assets of which some pictures are drawn."""
@@ -82,6 +85,9 @@ class Trial:
     picture_s: float
     picture_bytes: float
     on_gpu: bool
+    truth_s: float = 0.0
+    """For the ground truth of a picture, of whatever `load_s` is."""
+    truth_bytes: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +115,10 @@ class Estimate:
     seconds: Interval
     """Of cores, or of GPUs where these draw."""
     num_bytes: Interval
+    truth_seconds: Interval
+    """The part of `seconds` that goes into ground truth."""
+    truth_bytes: Interval
+    """The part of `num_bytes` that is ground truth."""
     num_trials: int
     on_gpu: bool
 
@@ -147,10 +157,18 @@ def mean_box_px(plan: ClipPlan, animation: Animation) -> float:
     return float(np.ptp(pixels, axis=1).prod(axis=-1).mean())
 
 
-def calibrate(render: Render, clips: Sequence[PlannedClip], *, quiet: bool = False) -> list[Trial]:
+def calibrate(
+    render: Render, clips: Sequence[PlannedClip], truth: GroundTruth | None = None, *, quiet: bool = False
+) -> list[Trial]:
     """Draw some pictures of one clip each of up to `NUM_CALIBRATED` assets; nothing is written to the data root.
 
     Assets that fail to load or draw are passed over.
+
+    Args:
+        render: What draws them.
+        clips: To choose from.
+        truth: What adds ground truth to them, if it is wanted.
+        quiet: Show no progress.
     """
     chosen = spread(clips, NUM_CALIBRATED)
     trials = []
@@ -163,7 +181,7 @@ def calibrate(render: Render, clips: Sequence[PlannedClip], *, quiet: bool = Fal
             if time.monotonic() > until:
                 break
             try:
-                trials.append(try_out(render, child, clip))
+                trials.append(try_out(render, child, clip, truth))
             except BadAsset:
                 continue
     finally:
@@ -185,8 +203,8 @@ def spread(clips: Sequence[PlannedClip], number: int) -> list[PlannedClip]:
     return [in_order[(2 * place + 1) * len(in_order) // (2 * number)] for place in places]
 
 
-def try_out(render: Render, child: BlenderChild, clip: PlannedClip) -> Trial:
-    """Load a clip's asset, draw and encode some of its pictures.
+def try_out(render: Render, child: BlenderChild, clip: PlannedClip, truth: GroundTruth | None = None) -> Trial:
+    """Load a clip's asset, draw and encode some of its pictures, with their ground truth if it is wanted.
 
     Raises:
         BadAsset: It fails.
@@ -206,19 +224,78 @@ def try_out(render: Render, child: BlenderChild, clip: PlannedClip) -> Trial:
         views=[_at(request.views[view], frames) for view in views],
         times_s=[request.times_s[frame] for frame in frames],
     )
-    child.call(request)
+    told: Drawn = child.call(request)
     part = replace(clip.plan, num_frames=len(frames))
-    strips = [shot.look.encode(read_pictures(child.out, view.name, part)) for view in request.views]
+    pictures = [read_pictures(child.out, view.name, part) for view in request.views]
+    strips = [shot.look.encode(strip) for strip in pictures]
     drawn = spent_s(child, on_gpu)
     empty(child.out)
     num_pictures = len(views) * len(frames)
+    truth_s, truth_bytes = 0.0, 0.0
+    if truth:
+        cost = _truth_of(truth, child, request, told, [strip[..., 3] for strip in pictures])
+        traced = cost.traced_s / len(frames) / clip.plan.num_views
+        truth_s = traced + (spent_s(child, on_gpu) - drawn - cost.traced_s) / num_pictures
+        truth_bytes = cost.map_bytes / num_pictures + cost.track_bytes / len(frames) / clip.plan.num_views
     return Trial(
         clip=clip,
         load_s=max(0.0, loaded - before),  # less than nothing if another child took over in between
         picture_s=(drawn - loaded) / num_pictures,
         picture_bytes=sum(map(len, strips)) / num_pictures,
         on_gpu=on_gpu,
+        truth_s=truth_s,
+        truth_bytes=truth_bytes,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TruthCost:
+    """Of the ground truth of some pictures."""
+
+    traced_s: float
+    """For the surfaces, which all views share."""
+    map_bytes: int
+    track_bytes: int
+
+
+def _truth_of(
+    truth: GroundTruth, child: BlenderChild, request: Draw, drawn: Drawn, alphas: Sequence[npt.NDArray[np.uint8]]
+) -> _TruthCost:
+    """Make the ground truth of what was just drawn, as `GroundTruth` would, and throw it away."""
+    # With Embree, which only ground truth needs.
+    from render.passes import Scenery
+
+    on_gpu = request.device != CPU
+    before = spent_s(child, on_gpu)
+    order = Trace(
+        action_index=request.action_index,
+        times_s=request.times_s,
+        world_scale=drawn.world_scale,
+        world_centre=drawn.world_centre,
+        normals=truth.with_normals,
+        out_folder=request.out_folder,
+    )
+    moving = surfaces_of(child, order)
+    impossible = what_there_is_not(moving, len(request.views))
+    wanted = [name for name in truth.passes if name not in impossible]
+    num_frames = len(request.times_s)
+    shape = (len(request.views), num_frames, 4, 4)
+    cameras = [np.array(view.c2w).reshape(-1, 4, 4) for view in request.views]
+    frozen = np.array([view.frozen for view in request.views])
+    scenery = Scenery(
+        moving=moving,
+        c2w=np.broadcast_to(np.stack([np.broadcast_to(c2w, shape[1:]) for c2w in cameras]), shape),
+        pose_of=np.where(frozen[:, None], 0, np.arange(num_frames)[None, :]),
+        intrinsics=pinhole(request.fov_deg, request.size_px),
+        width=request.size_px,
+        height=request.size_px,
+    )
+    track_bytes = len(encoded_tracks(moving)) if "tracks" in wanted else 0
+    traced = spent_s(child, on_gpu)
+    scales = scales_of(scenery, wanted)
+    encoded = [encoded_view(scenery, view, alpha, scales) for view, alpha in enumerate(alphas)]
+    map_bytes = sum(len(content) for view in encoded for content in view.maps.values())
+    return _TruthCost(traced_s=traced - before, map_bytes=map_bytes, track_bytes=track_bytes)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -247,11 +324,15 @@ def estimate(clips: Sequence[PlannedClip], trials: Sequence[Trial]) -> Estimate:
     """
     if not trials:
         raise ValueError("no clip could be drawn to estimate from")
-    drawing = foresee(clips, {trial.clip.plan.asset_id: trial.picture_s / trial.clip.work for trial in trials})
-    num_bytes = foresee(clips, {trial.clip.plan.asset_id: trial.picture_bytes / trial.clip.work for trial in trials})
+    drawing, num_bytes, truth_seconds, truth_bytes = (
+        foresee(clips, {trial.clip.plan.asset_id: getattr(trial, name) / trial.clip.work for trial in trials})
+        for name in ("picture_s", "picture_bytes", "truth_s", "truth_bytes")
+    )
     return Estimate(
-        seconds=drawing + foresee_loads(clips, trials),
-        num_bytes=num_bytes,
+        seconds=drawing + truth_seconds + foresee_loads(clips, trials),
+        num_bytes=num_bytes + truth_bytes,
+        truth_seconds=truth_seconds,
+        truth_bytes=truth_bytes,
         num_trials=len(trials),
         on_gpu=any(trial.on_gpu for trial in trials),
     )
@@ -265,6 +346,8 @@ def foresee(clips: Sequence[PlannedClip], rates: Mapping[str, float]) -> Interva
         rates: How much for a unit of work, by `asset_id`, where it was tried.
     """
     usual = mean(rates.values())
+    if usual == 0.0:
+        return Interval(value=0.0, error=0.0)
     of_asset: dict[str, float] = defaultdict(float)
     for clip in clips:
         of_asset[clip.plan.asset_id] += clip.num_pictures * clip.work
@@ -311,10 +394,13 @@ def print_counts(counts: Counts, console: Console) -> None:
 def print_estimate(found: Estimate, num_workers: int, console: Console) -> None:
     """The cost as a table."""
     unit = "GPU" if found.on_gpu else "core"
+    with_truth = found.truth_bytes.value > 0
     rows = [
         (f"{unit} hours", found.seconds.text(1 / 3600)),
+        *([("  of which for ground truth", found.truth_seconds.text(1 / 3600))] if with_truth else ()),
         (f"hours with {num_workers} workers", found.seconds.text(1 / 3600 / num_workers)),
         ("size of the clips, MB", found.num_bytes.text(1e-6)),
+        *([("  of which ground truth", found.truth_bytes.text(1e-6))] if with_truth else ()),
     ]
     _print_table("What it would cost", rows, console)
     console.print(f"foreseen from pictures of {found.num_trials} assets, drawn just now", style="dim", highlight=False)

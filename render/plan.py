@@ -22,6 +22,11 @@ class AnimatedAsset:
     probe: Probe
     animations: tuple[Animation, ...]
 
+    @property
+    def asset_id(self) -> str:
+        """The asset's."""
+        return self.probe.asset_id
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -126,8 +131,8 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
 
     @classmethod
     def input_id(cls, item: Any) -> str:
-        """The asset's id."""
-        return str(item.probe.asset_id)
+        """The asset's id, and a hash of its animations: those that are measured later are another piece of work."""
+        return f"{item.probe.asset_id}:{content_id(sorted(row.animation_id for row in item.animations))}"
 
     def process(self, item: AnimatedAsset) -> Iterator[ClipPlan | Rejected]:
         """Yield a row for each animation."""

@@ -24,7 +24,7 @@ class ProbeAsset(Stage[Asset, Probe | Animation]):
     """
 
     name: ClassVar[str] = "render.probe"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     writes: ClassVar[tuple[type[Record], ...]] = (Probe, Animation)
     resource: ClassVar[Literal["io", "cpu", "blender"]] = "blender"
     machine_fields: ClassVar[frozenset[str]] = frozenset({"data", "blender"})

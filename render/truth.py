@@ -4,11 +4,12 @@ import hashlib
 import importlib.util
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.media import read_view
 from pipeline.records import Clip, ClipPlan, Part, Record, Rejected, Truth
@@ -54,6 +55,11 @@ class DrawnClip:
 
     plan: ClipPlan
     clip: Clip
+
+    @property
+    def asset_id(self) -> str:
+        """The asset's."""
+        return self.clip.asset_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +110,7 @@ class GroundTruth(Stage[DrawnClip, Truth]):
         except BadAsset as error:
             yield rejected(self, item.clip.clip_id, error.reason, error.detail, name)
             return
-        impossible: dict[str, str] = {}
-        if not moving.same_vertices:
-            impossible |= dict.fromkeys(CORRESPONDING, "vertices come and go between frames")
-        if item.clip.num_views == 1:
-            impossible |= dict.fromkeys(("view_flow_forward", "view_flow_backward"), "there is one view only")
+        impossible = what_there_is_not(moving, item.clip.num_views)
         for wanted in self.passes:
             if wanted in impossible:
                 row_id = f"{item.clip.clip_id}:{wanted}"
@@ -122,48 +124,40 @@ class GroundTruth(Stage[DrawnClip, Truth]):
     def _trace(self, child: BlenderChild, item: DrawnClip, texture_limit_px: int) -> Moving:
         plan, clip = item.plan, item.clip
         child.load(plan, self.store, texture_limit_px)
-        empty(child.out)
-        with_normals = bool(set(self.passes) & set(NORMALS))
-        times_s = Shot.of(plan).times_s
-        traced: Traced = child.call(
-            Trace(
-                action_index=plan.action_index,
-                times_s=times_s,
-                world_scale=clip.world_scale,
-                world_centre=list(clip.world_centre),
-                normals=with_normals,
-                out_folder=str(child.out),
-            )
+        order = Trace(
+            action_index=plan.action_index,
+            times_s=Shot.of(plan).times_s,
+            world_scale=clip.world_scale,
+            world_centre=list(clip.world_centre),
+            normals=self.with_normals,
+            out_folder=str(child.out),
         )
-        moving = read_moving(child.out, traced, num_poses=len(times_s), normals=with_normals)
-        empty(child.out)
-        return moving
+        return surfaces_of(child, order)
+
+    @property
+    def with_normals(self) -> bool:
+        """A pass needs the surfaces' normals."""
+        return bool(set(self.passes) & set(NORMALS))
 
     def _compute(self, item: DrawnClip, moving: Moving, wanted: Sequence[PassName]) -> Iterator[Truth]:
         # With Embree, which only this stage needs.
-        from render.passes import ViewTruth, agreement
+        from render.passes import agreement
 
         began = time.monotonic()
         clip = item.clip
         scenery = scenery_of(item, moving)
-        scales = {name: _scale_of(name, scenery.c2w, moving.reach) for name in wanted}
+        scales = scales_of(scenery, wanted)
         parts: dict[str, list[Part]] = {name: [] for name in wanted}
         num_seen = dict.fromkeys(wanted, 0)
         masks = []
         for view in range(clip.num_views):
-            truth = ViewTruth.of(scenery, view)
-            alpha = read_view(self.store, clip, view)[..., 3]
-            covered, drawn = truth.mask(), alpha >= DRAWN_ALPHA
-            masks.append((int((covered & drawn).sum()), int((covered | drawn).sum())))
-            # Where nothing at all is drawn, a hole was not understood.
-            truth = truth.where(alpha > 0)
-            for name in wanted:
-                if name != "tracks":
-                    content, seen = _encoded(truth, name, scales[name])
-                    parts[name].append(self._write(clip, map_name(view, name), content))
-                    num_seen[name] += seen
+            encoded = encoded_view(scenery, view, read_view(self.store, clip, view)[..., 3], scales)
+            masks.append(encoded.mask)
+            for name, content in encoded.maps.items():
+                parts[name].append(self._write(clip, map_name(view, name), content))
+                num_seen[name] += encoded.num_seen[name]
         if "tracks" in wanted:
-            content = _encoded_tracks(moving)
+            content = encoded_tracks(moving)
             parts["tracks"].append(self._write(clip, TRACKS_NAME, content))
             num_seen["tracks"] = len(moving.poses) * len(moving.poses[0].positions)
         names = {"object": moving.object_names, "material": moving.material_names}
@@ -188,6 +182,29 @@ class GroundTruth(Stage[DrawnClip, Truth]):
         return Part(name=name, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+def surfaces_of(child: BlenderChild, order: Trace) -> Moving:
+    """The deformed surfaces of an asset that the child has loaded; they are written to its own folder.
+
+    Raises:
+        BadAsset: As `call`; or what was written is not what was ordered.
+    """
+    empty(child.out)
+    traced: Traced = child.call(order)
+    moving = read_moving(child.out, traced, num_poses=len(order.times_s), normals=order.normals)
+    empty(child.out)
+    return moving
+
+
+def what_there_is_not(moving: Moving, num_views: int) -> dict[str, str]:
+    """The passes that surfaces and cameras do not allow, and why."""
+    impossible: dict[str, str] = {}
+    if not moving.same_vertices:
+        impossible |= dict.fromkeys(CORRESPONDING, "vertices come and go between frames")
+    if num_views == 1:
+        impossible |= dict.fromkeys(("view_flow_forward", "view_flow_backward"), "there is one view only")
+    return impossible
+
+
 def scenery_of(item: DrawnClip, moving: Moving) -> "Scenery":
     """The surfaces of a clip before its cameras."""
     from render.passes import Scenery
@@ -204,6 +221,47 @@ def scenery_of(item: DrawnClip, moving: Moving) -> "Scenery":
         width=clip.width,
         height=clip.height,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedView:
+    """The maps of a view."""
+
+    maps: dict[PassName, bytes]
+    num_seen: dict[PassName, int]
+    """Pixels that have a value."""
+    mask: tuple[int, int]
+    """Pixels that both the surface and the picture cover, and that one of them does."""
+
+
+def encoded_view(
+    scenery: "Scenery", view: int, alpha: npt.NDArray[np.uint8], scales: Mapping[PassName, Scale]
+) -> EncodedView:
+    """Compute and encode the maps of a view.
+
+    Args:
+        scenery: The surfaces before the cameras.
+        view: Which camera.
+        alpha: Of the pictures, shape (frame, height, width).
+        scales: Of the passes that are wanted; tracks are left out.
+    """
+    from render.passes import ViewTruth
+
+    truth = ViewTruth.of(scenery, view)
+    covered, drawn = truth.mask(), alpha >= DRAWN_ALPHA
+    # Where nothing at all is drawn, a hole was not understood.
+    truth = truth.where(alpha > 0)
+    maps: dict[PassName, bytes] = {}
+    num_seen: dict[PassName, int] = {}
+    for name, scale in scales.items():
+        if name != "tracks":
+            maps[name], num_seen[name] = _encoded(truth, name, scale)
+    return EncodedView(maps=maps, num_seen=num_seen, mask=(int((covered & drawn).sum()), int((covered | drawn).sum())))
+
+
+def scales_of(scenery: "Scenery", wanted: Sequence[PassName]) -> dict[PassName, Scale]:
+    """How passes are stored in a clip."""
+    return {name: _scale_of(name, scenery.c2w, scenery.moving.reach) for name in wanted}
 
 
 def _scale_of(name: str, c2w: np.ndarray, reach: float) -> Scale:
@@ -228,7 +286,8 @@ def _encoded(truth: "ViewTruth", name: PassName, scale: Scale) -> tuple[bytes, i
     return encode_map(stored), int((~np.isnan(values if values.ndim == 3 else values[..., 0])).sum())
 
 
-def _encoded_tracks(moving: Moving) -> bytes:
+def encoded_tracks(moving: Moving) -> bytes:
+    """All surfaces, as one archive."""
     surface = moving.poses[0].surface
     positions = np.stack([pose.positions for pose in moving.poses])
     return encode_tracks(positions, surface.triangles, surface.objects, surface.materials)

@@ -7,7 +7,8 @@ What counts as one animation:
 - .blend: first, NLA tracks of one name, as with glTF, if somebody gave them that name. Then, the actions that were
   active when the file was saved: together they are one animation. Then every other action, on the data-block where it
   lies in an NLA track, or whose slot, name or bones it fits.
-- USD and Alembic, and a .blend without actions: `timeline`, all that is sampled in time, over the scene's range.
+- USD and Alembic, and a .blend without actions: `timeline`, all that is sampled in time or moves by itself as cloth
+  does, over the scene's range.
 """
 
 import re
@@ -20,6 +21,7 @@ import bpy
 from render.blender.evaluating import LAST_FRAME
 from render.blender.gltf import animation_names
 from render.blender.importing import OpenFile
+from render.blender.simulating import CLOTHS
 from render.blender.versions import LONGEST_NAME, is_whole_take
 from render.protocol import Action
 
@@ -128,7 +130,7 @@ def _find_animations(file: OpenFile, blocks: list[Block]) -> list[Animation]:
     if groups:
         return [_animation(name, groups[name], file.fps) for name in groups]
     active = _active(blocks)
-    if active or _has_time_samples():
+    if active or _moves_by_itself():
         start, end = file.frame_start / file.fps, file.frame_end / file.fps
         return [Animation(name="timeline", start_s=start, end_s=end, bindings=tuple(active))]
     return []
@@ -265,10 +267,10 @@ def _unused(name: str, groups: dict[str, list[Binding]]) -> str:
     return name if name not in groups else f"{name} (action)"
 
 
-def _has_time_samples() -> bool:
-    """A mesh or transform is read from a cache file, frame by frame."""
+def _moves_by_itself() -> bool:
+    """A mesh or transform is read from a cache file, frame by frame, or is cloth."""
     return any(
-        any(modifier.type == "MESH_SEQUENCE_CACHE" for modifier in thing.modifiers)
+        any(modifier.type in {"MESH_SEQUENCE_CACHE", *CLOTHS} and modifier.show_render for modifier in thing.modifiers)
         or any(constraint.type == "TRANSFORM_CACHE" for constraint in thing.constraints)
         for thing in bpy.data.objects
     )

@@ -112,7 +112,7 @@ def draw(
     with (
         tempfile.TemporaryDirectory() as scratch,
         Lighting(evaluator.stage, request.light, own_lights) as lighting,
-        _Studio(evaluator.stage, evaluator.factor, request, framing, scratch) as studio,
+        _Studio(evaluator, request, framing, scratch) as studio,
     ):
         frame = None
         for picture in pictures:
@@ -199,19 +199,21 @@ def projected_box(
 class _Studio:
     """The stage with camera and render settings, for the length of one draw."""
 
-    def __init__(self, stage: Any, factor: float, request: Draw, framing: Framing, scratch: str) -> None:
-        self.stage = stage
+    def __init__(self, evaluator: Evaluator, request: Draw, framing: Framing, scratch: str) -> None:
+        self.stage = evaluator.stage
+        self.may_move = evaluator.may_move
         self.request = request
         self.scratch = scratch
-        self.scale = framing.scale / factor
+        self.scale = framing.scale / evaluator.factor
         """world = scale * (stage_point - centre)."""
-        self.centre = framing.centre * factor
+        self.centre = framing.centre * evaluator.factor
         self.clip_radius = CLIP_RADIUS * framing.radius
         self.made: list[Any] = []
 
     def __enter__(self) -> "_Studio":
         size = 1.0 / self.scale
-        if not COMFORT[0] <= size <= COMFORT[1] or float(np.abs(self.centre).max()) > FAR_OFF * size:
+        is_far_off = float(np.abs(self.centre).max()) > FAR_OFF * size
+        if self.may_move and (is_far_off or not COMFORT[0] <= size <= COMFORT[1]):
             self._normalise()
         set_look(self.stage, self.request)
         camera = bpy.data.cameras.new("camera")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from render.blender import motion
 from render.blender.importing import FARTHEST
 from render.blender.motion import Floats
-from render.blender.strands import may_have_strands, strand_points
+from render.blender.simulating import emitted_name, is_emitted
+from render.blender.strands import MESH_LIKE, is_shown, may_have_strands, strand_points
 from render.protocol import BadAsset
 
 LAST_FRAME = 1_048_574
@@ -21,8 +22,6 @@ MAX_POINTS = 200_000
 
 COLLAPSED = 1e-5
 """An instance smaller than this share of the largest one is a point."""
-
-MESH_LIKE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,8 @@ class Track:
 
     boxes: Floats
     """Shape (frame, 2, 3); over all vertices."""
+    framed_boxes: Floats
+    """The same over all that is framed: with hair, particles and so on."""
     points: Floats
     """Shape (frame, point, 3): sampled vertices, or the boxes' corners where vertices come and go."""
     edge_lengths: Floats
@@ -97,15 +98,17 @@ class Evaluator:
     """stage = factor * asset."""
     unseen: set[str] = field(default_factory=set)
     """Full names of objects that take no part."""
+    may_move: bool = True
+    """The stage may be put elsewhere and resized as a whole, and everything follows."""
     rigid_meshes: dict[str, Floats] = field(default_factory=dict)
     with_strands: bool = False
-    """Something may be drawn that has no faces."""
+    """Something may be drawn that does not count as motion."""
 
     def __post_init__(self) -> None:
         self.with_strands = may_have_strands(self.stage.objects)
 
     def strands(self) -> Floats:
-        """Points that enclose what is drawn without faces at the present frame. Shape (point, 3)."""
+        """Points that enclose what is drawn and does not count as motion at the present frame. Shape (point, 3)."""
         return strand_points(self.stage, self.unseen) / self.factor if self.with_strands else np.zeros((0, 3))
 
     def go_to(self, time_s: float) -> None:
@@ -169,6 +172,7 @@ class Evaluator:
     def track(self, topology: Topology, times_s: list[float]) -> Track:
         """The geometry at the given times, each evaluated once."""
         boxes: list[Floats] = []
+        framed: list[Floats] = []
         points: list[Floats] = []
         lengths: list[Floats] = []
         same = True
@@ -183,7 +187,8 @@ class Evaluator:
                 return _NOT_FINITE
             seen[key] = len(boxes)
             visible = now.visible()
-            boxes.append(motion.box_of(visible) if len(visible) else np.full((2, 3), np.nan))
+            boxes.append(_box_of(visible))
+            framed.append(_box_of(np.concatenate([visible, self.strands()])))
             same &= now.same
             if same:
                 every = np.concatenate(now.parts)
@@ -194,8 +199,10 @@ class Evaluator:
         shown = np.stack(boxes)[order]
         visible = np.isfinite(shown[:, 0, 0])
         shown = _without_gaps(shown, visible)
+        whole = np.stack(framed)[order]
         return Track(
             boxes=shown,
+            framed_boxes=_without_gaps(whole, np.isfinite(whole[:, 0, 0])),
             points=np.stack(points)[order] if same else motion.corners(shown),
             edge_lengths=np.stack(lengths)[order] if same else np.zeros((len(order), 0)),
             visible=visible,
@@ -203,21 +210,29 @@ class Evaluator:
         )
 
     def instances(self) -> Iterator[tuple[str, Any, Any, Floats]]:
-        """Name, evaluated object, evaluated mesh and world matrix of everything that is drawn."""
+        """Name, evaluated object, evaluated mesh and world matrix of all surfaces that count as motion."""
+        return self._surfaces(emitted=False)
+
+    def emitted(self) -> Iterator[tuple[str, Any, Any, Floats]]:
+        """The same of what particles carry. Each has one name in all frames."""
+        return self._surfaces(emitted=True) if self.with_strands else iter(())
+
+    def _surfaces(self, emitted: bool) -> Iterator[tuple[str, Any, Any, Floats]]:
         for instance in self.stage.view_layers[0].depsgraph.object_instances:
             thing = instance.object
             if thing.type not in MESH_LIKE or not instance.show_self or thing.name_full in self.unseen:
                 continue
-            if thing.hide_render:  # an animation may say so
+            if is_emitted(instance) != emitted or not is_shown(instance):
                 continue
+            name = emitted_name(instance) if emitted else thing.name_full
             matrix = np.array(instance.matrix_world, dtype=np.float64)
             if thing.type == "MESH":
                 if len(thing.data.polygons):
-                    yield thing.name_full, thing, thing.data, matrix
+                    yield name, thing, thing.data, matrix
                 continue
             mesh = thing.to_mesh()
             if mesh is not None and len(mesh.polygons):
-                yield thing.name_full, thing, mesh, matrix
+                yield name, thing, mesh, matrix
             thing.to_mesh_clear()
 
     def _local(self, thing: Any, mesh: Any) -> Floats:
@@ -241,6 +256,11 @@ def frame_of(time_s: float, fps: float) -> tuple[int, float]:
     return whole, round(exact - whole, 4)
 
 
+def _box_of(points: Floats) -> Floats:
+    """NaN around nothing."""
+    return motion.box_of(points) if len(points) else np.full((2, 3), np.nan)
+
+
 def _without_gaps(boxes: Floats, visible: npt.NDArray[np.bool_]) -> Floats:
     """Where nothing is visible, the box of the last frame that shows something, or else of the first."""
     shown = np.flatnonzero(visible)
@@ -252,6 +272,7 @@ def _without_gaps(boxes: Floats, visible: npt.NDArray[np.bool_]) -> Floats:
 
 _NOT_FINITE = Track(
     boxes=np.zeros((0, 2, 3)),
+    framed_boxes=np.zeros((0, 2, 3)),
     points=np.zeros((0, 0, 3)),
     edge_lengths=np.zeros((0, 0)),
     visible=np.zeros(0, dtype=bool),

@@ -20,6 +20,7 @@ import numpy as np
 from render.blender.gltf import import_gltf, patched
 from render.blender.lighting import OwnLights
 from render.blender.obj_sequence import import_obj
+from render.blender.simulating import Simulations
 from render.blender.versions import refuse_newer_file
 from render.protocol import BadAsset
 
@@ -33,9 +34,7 @@ COMFORT = (1e-3, 1e4)
 """Sizes in Blender's units at which single precision does not show, with room for what moves."""
 
 _NOT_DRAWN = {"ARMATURE", "CAMERA", "GPENCIL", "GREASEPENCIL", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"}
-# Their result depends on which frames were evaluated before, so a picture would depend on what was drawn earlier.
 _WANTED_OF_LIBRARIES = ("objects", "collections", "meshes", "armatures", "actions")
-_SIMULATED = {"CLOTH", "DYNAMIC_PAINT", "FLUID", "SOFT_BODY"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,7 @@ class OpenFile:
     own_lights: OwnLights
     factor: float
     """stage = factor * asset: 1 but for assets so large or small that single precision gives out on the stage."""
+    simulations: Simulations
 
     @property
     def folder(self) -> str:
@@ -81,6 +81,7 @@ def open_file(path: str, format: str) -> OpenFile:
     own_lights = OwnLights(lamps=_lamps(source), world=source.world)
     stage = _build_stage(source)
     fps = stage.render.fps / stage.render.fps_base
+    factor = _to_comfort(stage)
     return OpenFile(
         stage=stage,
         path=path,
@@ -89,7 +90,8 @@ def open_file(path: str, format: str) -> OpenFile:
         frame_start=source.frame_start,
         frame_end=source.frame_end,
         own_lights=own_lights,
-        factor=_to_comfort(stage),
+        factor=factor,
+        simulations=Simulations(stage, fps=fps, factor=factor),
     )
 
 
@@ -219,6 +221,7 @@ def _build_stage(source: Any) -> Any:
     stage = bpy.data.scenes.new(STAGE)
     stage.render.fps = source.render.fps
     stage.render.fps_base = source.render.fps_base
+    stage.gravity, stage.use_gravity = source.gravity, source.use_gravity
     bone_shapes = _bone_shapes()
     for thing in bpy.data.objects:
         _prepare(thing, hidden=_is_unseen(thing) or thing in bone_shapes)
@@ -234,8 +237,12 @@ def _build_stage(source: Any) -> Any:
 
 def _is_unseen(thing: Any) -> bool:
     """It shows nothing of itself: hidden, of a kind without a surface, or a helper of somebody's composition."""
-    helper = thing.is_holdout or thing.is_shadow_catcher or not thing.visible_camera
-    return bool(thing.hide_render or thing.type in _NOT_DRAWN or helper)
+    return bool(thing.hide_render or thing.type in _NOT_DRAWN or is_helper(thing))
+
+
+def is_helper(thing: Any) -> bool:
+    """It takes part in somebody's composition, and cameras do not see it as an object."""
+    return bool(thing.is_holdout or thing.is_shadow_catcher or not thing.visible_camera)
 
 
 def _lamps(source: Any) -> tuple[Any, ...]:
@@ -255,7 +262,7 @@ def _shown(layer_collection: Any) -> list[Any]:
 
 
 def _prepare(thing: Any, hidden: bool) -> None:
-    """Make evaluation agree with a final render: the same objects, modifiers and levels; no simulation."""
+    """Make evaluation agree with a final render: the same objects, modifiers and levels."""
     if thing.library:
         return
     thing.hide_render = hidden
@@ -264,10 +271,7 @@ def _prepare(thing: Any, hidden: bool) -> None:
     if thing.type == "ARMATURE" and not thing.data.library:
         thing.data.pose_position = "POSE"
     for modifier in thing.modifiers:
-        simulated = modifier.type in _SIMULATED or (
-            modifier.type == "PARTICLE_SYSTEM" and modifier.particle_system.settings.type == "EMITTER"
-        )
-        modifier.show_viewport = modifier.show_render = modifier.show_render and not simulated
+        modifier.show_viewport = modifier.show_render
         if modifier.type in {"SUBSURF", "MULTIRES"}:
             levels = min(modifier.render_levels, MAX_SUBDIVISION)
             modifier.levels = modifier.render_levels = levels

@@ -129,7 +129,7 @@ def measured(
 
     Args:
         points: Shape (frame, point, 3).
-        boxes: Of all vertices, shape (frame, 2, 3).
+        boxes: Of all that is framed, shape (frame, 2, 3).
         edge_lengths: Shape (frame, edge).
         times_s: One a frame.
         scale: The diagonal at rest.

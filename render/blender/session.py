@@ -1,7 +1,7 @@
 """What the child knows between requests: the asset that is loaded."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,13 @@ from render.blender import motion, proving
 from render.blender.actions import Animations
 from render.blender.backfaces import find_shells, hide_backfaces
 from render.blender.drawing import draw
-from render.blender.evaluating import MESH_LIKE, Evaluator, Topology
+from render.blender.evaluating import Evaluator, Topology
 from render.blender.importing import FARTHEST, open_file, reset
 from render.blender.lighting import OwnLights, examine
 from render.blender.materials import Looks, dress, is_ghost
 from render.blender.shrinking import shrink_pictures
+from render.blender.simulating import Simulations, carried_by, reached
+from render.blender.strands import MESH_LIKE
 from render.blender.tracing import trace
 from render.blender.versions import refuse_old
 from render.protocol import (
@@ -47,6 +49,7 @@ SMALLEST_REST = 1e-6
 @dataclass(frozen=True, kw_only=True)
 class _Asset:
     animations: Animations
+    simulations: Simulations
     evaluator: Evaluator
     topology: Topology
     looks: Looks
@@ -107,12 +110,12 @@ class Session:
         self._asset = None
         file = open_file(request.path, request.format)
         animations = Animations(file)
-        things = list(_drawn(file.stage.objects, set()))
+        things = _drawn(file.stage)
         looks = dress(things, file.folder)
         if request.texture_limit_px:
             shrink_pictures(request.texture_limit_px)
         ghosts = {thing.name_full for thing in things if is_ghost(thing)}
-        evaluator = Evaluator(file.stage, file.fps, file.factor, ghosts)
+        evaluator = Evaluator(file.stage, file.fps, file.factor, ghosts, may_move=not file.simulations.in_world)
         evaluator.go_to(file.frame_start / file.fps)
         topology = evaluator.topology()
         shells = find_shells((thing, mesh, matrix) for _, thing, mesh, matrix in evaluator.instances())
@@ -123,6 +126,7 @@ class Session:
             raise BadAsset("no_mesh", "all vertices are one point")
         self._asset = _Asset(
             animations=animations,
+            simulations=file.simulations,
             evaluator=evaluator,
             topology=topology,
             looks=looks,
@@ -144,10 +148,10 @@ class Session:
 
     def measure(self, request: Measure) -> Measured:
         """Motion of one action at the given times."""
-        asset = self._bound(request.action_index)
-        action = asset.animations.all[request.action_index]
         if not request.times_s:
             raise ValueError("no times to measure at")
+        asset = self._bound(request.action_index, request.times_s)
+        action = asset.animations.all[request.action_index]
         track = asset.evaluator.track(asset.topology, [*request.times_s, action.start_s, action.end_s])
         if not track.finite:
             return _NOT_FINITE
@@ -158,7 +162,7 @@ class Session:
             raise BadAsset("no_mesh", "all vertices are one point")
         points = track.points[:-2]
         numbers: dict[str, Any] = motion.measured(
-            points, track.boxes[:-2], track.edge_lengths[:-2], request.times_s, scale
+            points, track.framed_boxes[:-2], track.edge_lengths[:-2], request.times_s, scale
         )
         return Measured(
             **numbers,
@@ -169,24 +173,26 @@ class Session:
 
     def draw(self, request: Draw, on_image: OnImage) -> Drawn:
         """Pictures of one action."""
-        asset = self._bound(request.action_index)
         if not request.times_s or not request.views:
             raise ValueError("no frames or no views to draw")
+        asset = self._bound(request.action_index, request.times_s)
         asset.looks.replace_broken()
         return draw(asset.evaluator, asset.topology, asset.own_lights, request, on_image)
 
     def trace(self, request: Trace, on_pose: OnImage) -> Traced:
         """Deformed surfaces of one action."""
-        asset = self._bound(request.action_index)
+        asset = self._bound(request.action_index, request.times_s)
         asset.looks.replace_broken()
         return trace(asset.evaluator, request, on_pose)
 
-    def _bound(self, action_index: int) -> _Asset:
+    def _bound(self, action_index: int, times_s: list[float]) -> _Asset:
         if self._asset is None:
             raise ValueError("no asset is loaded")
         if not 0 <= action_index < len(self._asset.animations.all):
             raise ValueError(f"there is no action {action_index}")
         self._asset.animations.bind(action_index)
+        until_s = max(self._asset.animations.all[action_index].end_s, *times_s)
+        self._asset.simulations.play(action_index, until_s)
         return self._asset
 
 
@@ -197,16 +203,11 @@ _NOT_FINITE = Measured(
 )  # fmt: skip
 
 
-def _drawn(things: Any, seen: set[Any]) -> Iterator[Any]:
-    """The objects that are drawn at some time, those of instanced collections included."""
-    for thing in things:
-        if thing in seen:
-            continue
-        seen.add(thing)
-        if thing.type in MESH_LIKE and not thing.hide_render:
-            yield thing
-        if thing.instance_collection:
-            yield from _drawn(thing.instance_collection.all_objects, seen)
+def _drawn(stage: Any) -> list[Any]:
+    """The objects that are drawn at some time. What particles carry is, even if it is hidden itself."""
+    things = list(reached(stage.objects, set()))
+    carried = {part for thing in things for system in thing.particle_systems for part in carried_by(system.settings)}
+    return [thing for thing in things if thing.type in MESH_LIKE and (thing in carried or not thing.hide_render)]
 
 
 def _reads_draco() -> bool:

@@ -1,4 +1,7 @@
-"""Points of what is drawn without having faces: hair, curves, point clouds and volumes. They take part in framing."""
+"""Points of what is drawn and does not count as motion: hair, curves, point clouds, volumes, and what particles carry.
+
+They take part in framing.
+"""
 
 import math
 from collections.abc import Iterator
@@ -6,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from render.blender.importing import is_helper
 from render.blender.motion import Floats
+from render.blender.simulating import is_emitted
 
+MESH_LIKE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
+"""What has faces, or is given some."""
 CLOUDS = {"CURVES", "POINTCLOUD"}
 MAX_STRANDS = 5000
 """Of a particle system: of more, every n-th is looked at."""
@@ -18,7 +25,7 @@ _SIX_WAYS = math.sqrt(3.0) * np.concatenate([np.eye(3), -np.eye(3)])
 
 
 def may_have_strands(things: Any) -> bool:
-    """Some object is, has, or may make something without faces."""
+    """Some object is, has, or may make something of the kind."""
     return any(
         thing.type in CLOUDS | {"VOLUME"}
         or thing.instance_collection
@@ -27,15 +34,24 @@ def may_have_strands(things: Any) -> bool:
     )
 
 
+def is_shown(instance: Any) -> bool:
+    """An instance of the depsgraph is drawn: what particles carry even if the object itself is hidden in renders."""
+    if instance.particle_system is not None:
+        return not is_helper(instance.object)
+    return not instance.object.hide_render  # an animation may say so
+
+
 def strand_points(stage: Any, unseen: set[str]) -> Floats:
     """World points that enclose all of it at the present frame. Shape (point, 3)."""
     found = [np.zeros((0, 3))]
     for instance in stage.view_layers[0].depsgraph.object_instances:
         thing = instance.object
-        if thing.hide_render or thing.name_full in unseen:
+        if thing.name_full in unseen or not is_shown(instance):
             continue
         matrix = np.array(instance.matrix_world, dtype=np.float64)
-        if instance.show_self and thing.type in CLOUDS:
+        if thing.type in MESH_LIKE and is_emitted(instance):
+            found.append(_transformed(np.array(thing.bound_box, dtype=np.float64), matrix))
+        elif instance.show_self and thing.type in CLOUDS:
             found.append(_transformed(_cloud(thing.data), matrix))
         elif instance.show_self and thing.type == "VOLUME":
             found.append(_transformed(np.array(thing.bound_box, dtype=np.float64), matrix))

@@ -1,5 +1,6 @@
 """The deformed surfaces as files: what ground truth is computed from."""
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from render.blender.motion import Floats
 from render.blender.opacity import MaterialOpacity, opacity_of, picture_of, uv_of, wrap_of
 from render.protocol import BadAsset, Opacity, Pose, Trace, Traced
 
+MAX_VERTICES = 5_000_000
+"""In a frame, of all instances: in pictures they share one mesh, and here each has its own."""
 NAME_LENGTH = 200
 """Characters of a name that are passed on."""
 
@@ -122,7 +125,7 @@ def trace(evaluator: Evaluator, request: Trace, on_pose: Callable[[int, int], No
 def _surfaces(evaluator: Evaluator, request: Trace, names: _Names) -> _Surfaces:
     found = _Surfaces()
     seen: dict[str, int] = {}
-    for name, thing, mesh, matrix in evaluator.instances():
+    for name, thing, mesh, matrix in itertools.chain(evaluator.instances(), evaluator.emitted()):
         if not thing.visible_camera or thing.is_holdout or thing.is_shadow_catcher:
             continue
         instance = _Instance(
@@ -133,6 +136,8 @@ def _surfaces(evaluator: Evaluator, request: Trace, names: _Names) -> _Surfaces:
             number=names.object_number(name, seen),
         )
         _add(found, instance, names, request)
+        if found.num_vertices > MAX_VERTICES:
+            raise BadAsset("too_complex", f"more than {MAX_VERTICES} vertices of all instances in a frame")
     return found
 
 

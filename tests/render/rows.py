@@ -16,7 +16,8 @@ def asset_of(store: Store, content: bytes, *, suffix: str = "glb", name: str = "
     return Asset(
         item_id=content_id(sha256, name), seq=0, asset_id=sha256, source="test", uri="", name=name, title="",
         format=suffix, num_bytes=len(content), blob=blob, main_file=main_file, spdx="CC0-1.0", licence_class="cc0",
-        licence_text="", licence_url="", author="", attribution="", source_url="", noai=None, checked_on="", tags=(),
+        licence_text="", licence_url="", author="", attribution="", source_url="", noai=None, checked_on="",
+        evidence="", evidence_sha256="", noai_checked_on="", tags=(),
     )  # fmt: skip
 
 

@@ -1,14 +1,33 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import pi
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pipeline.records import ClipPlan
-from render.estimate import Interval, PlannedClip, Trial, count, estimate, evenly, foresee, mean_box_px, spread
+from pipeline.records import Clip, ClipPlan, Rejected, Truth
+from pipeline.storage import Store
+from pipeline.truth_media import passes_of
+from render.draw import Render
+from render.estimate import (
+    Interval,
+    PlannedClip,
+    Trial,
+    calibrate,
+    count,
+    estimate,
+    evenly,
+    foresee,
+    mean_box_px,
+    print_estimate,
+    spread,
+)
 from render.plan import AnimatedAsset, Plan
+from render.probe import ProbeAsset
 from render.rigs import RigName
-from tests.render.rows import animation, probe
+from render.truth import DrawnClip, GroundTruth
+from tests.render.rows import animation, asset_of, probe
 
 
 def plan_of(asset_id: str = "a" * 64, rig: RigName = "mv16", size_px: int = 100) -> ClipPlan:
@@ -61,6 +80,48 @@ def test_what_was_tried_counts_as_measured_and_the_rest_by_its_pixels() -> None:
     assert found.seconds.value == pytest.approx(pictures + 3 * 0.5, rel=1e-6)
     assert found.num_bytes.value == pytest.approx(1000 * pictures)
     assert found.num_trials == 2
+
+
+def test_ground_truth_is_part_of_the_whole_and_said_by_itself() -> None:
+    clips = [clip(1, 1000.0), clip(2, 4000.0)]
+    plain = [trial(entry, 2e-5 * entry.work) for entry in clips]
+    without = estimate(clips, plain)
+    assert (without.truth_seconds, without.truth_bytes) == (Interval(value=0.0, error=0.0),) * 2
+    found = estimate(clips, [replace(entry, truth_s=0.5 * entry.picture_s, truth_bytes=300.0) for entry in plain])
+    assert found.truth_seconds.value == pytest.approx(0.5 * 256 * 2e-5 * sum(entry.work for entry in clips))
+    assert found.truth_bytes.value == pytest.approx(2 * 256 * 300.0)
+    assert found.seconds.value == pytest.approx(without.seconds.value + found.truth_seconds.value)
+    assert found.num_bytes.value == pytest.approx(without.num_bytes.value + found.truth_bytes.value)
+    assert found.seconds.error > without.seconds.error
+
+
+@pytest.mark.blender
+def test_what_passes_take_is_foreseen_from_some_pictures(
+    store: Store, real_assets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asset = asset_of(store, (real_assets / "CesiumMan.glb").read_bytes())
+    rows = list(ProbeAsset(data=store.root).process(asset))
+    plan = Plan(data=store.root, rig="ortho4", quality="preview", size_px=48)
+    render = Render(data=store.root)
+    truth = GroundTruth(data=store.root, passes=passes_of("depth,flow,tracks"))
+    clips = count(plan, Plan.inputs([row for row in rows if not isinstance(row, Rejected)])).clips
+    found = estimate(clips, calibrate(render, clips, truth, quiet=True))
+    assert not store.list_files("clips")
+    num_bytes, truth_bytes = 0, 0
+    for planned in clips:
+        (drawn,) = render.process(planned.plan)
+        assert isinstance(drawn, Clip)
+        num_bytes += sum(part.num_bytes for part in drawn.parts)
+        for row in truth.process(DrawnClip(plan=planned.plan, clip=drawn)):
+            assert isinstance(row, Truth)
+            truth_bytes += sum(part.num_bytes for part in row.parts)
+    render.close()
+    # Longer steps from frame to frame than in the clip, and half as many frames.
+    assert found.truth_bytes.value == pytest.approx(truth_bytes, rel=0.25)
+    assert found.num_bytes.value == pytest.approx(num_bytes + truth_bytes, rel=0.25)
+    assert 0 < found.truth_seconds.value < found.seconds.value
+    print_estimate(found, 1, Console())
+    assert "of which ground truth" in capsys.readouterr().out
 
 
 def test_the_interval_shrinks_with_more_trials_and_holds_the_truth() -> None:

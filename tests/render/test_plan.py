@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.records import Animation, ClipPlan, Rejected
+from pipeline.running import RunOptions, run_stages
+from pipeline.storage import Store
+from pipeline.tables import Tables
 from render.look import QUALITIES, Look, Quality
 from render.plan import AnimatedAsset, Gate, Plan
 from render.rigs import RIGS
@@ -179,7 +182,23 @@ def test_inputs_are_the_assets_with_their_animations_in_order() -> None:
     rows = [animation(1), animation(0, 1), probe(), animation(0, 0), animation(5, asset_id="b")]
     (item,) = Plan.inputs(rows)
     assert [(row.action_index, row.window) for row in item.animations] == [(0, 0), (0, 1), (1, 0)]
-    assert Plan.input_id(item) == "a"
+
+
+def test_animations_that_were_measured_later_are_planned_too(store: Store) -> None:
+    def planned(*animations: Animation) -> tuple[set[str], int]:
+        options = RunOptions(data=store.root, workers=1, quiet=True)
+        items = iter(Plan.inputs([probe(), *animations]))
+        state = run_stages(options, [Plan(data=store.root, rig="front")], items, heading="plan")
+        plans = Tables(store).rows(ClipPlan)
+        return {row.animation_id for row in plans}, state.stages["render.plan"].resumed
+
+    two_seconds = animation(0, animation_id="2" * 16, motion_id="2")
+    one_second = animation(0, animation_id="1" * 16, motion_id="1", duration_s=1.0)
+    assert planned(two_seconds) == ({"2" * 16}, 0)
+    assert planned(two_seconds) == ({"2" * 16}, 1)
+    assert planned(one_second) == ({"1" * 16, "2" * 16}, 0)  # as `mv4d render --windows.window_s 1` goes by these alone
+    assert planned(two_seconds, one_second) == ({"1" * 16, "2" * 16}, 0)
+    assert planned(one_second, two_seconds) == ({"1" * 16, "2" * 16}, 1)
 
 
 def test_bad_settings_are_refused() -> None:

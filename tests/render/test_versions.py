@@ -18,7 +18,7 @@ from render.plan import Plan
 from render.probe import ProbeAsset
 from render.protocol import Loaded, Measured, fields_of
 from render.supervisor import BlenderSettings
-from tests.render.blender_process import REPOSITORY, BlenderProcess, Failed, picture, view
+from tests.render.blender_process import REPOSITORY, BlenderProcess, Failed, make_files, picture, view
 from tests.render.rows import asset_of
 
 pytestmark = pytest.mark.blender
@@ -32,6 +32,7 @@ CLOSE_DB = 40.0
 SAMPLES = ("octopus.usdc", "snake.usdz", "excavator.blend", "fox.fbx", "helicopter.fbx", "jack_in_the_box", "flag.glb")
 REAL = ("Trex.glb", "AnimatedMorphSphere.glb", "CesiumMilkTruck.glb", "boxman.blend", "Cow.fbx")
 """Skinned, morph targets, rigid nodes, .blend and .fbx."""
+SIMULATED = ("fountain", "brood", "swarm", "hung", "pudding")
 
 Two = tuple[BlenderProcess, BlenderProcess]
 
@@ -92,6 +93,25 @@ def test_a_sample_is_the_same_in_both_versions(blenders: Two, samples: Path, tmp
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_asset_is_the_same_in_both_versions(blenders: Two, real_assets: Path, tmp_path: Path, name: str) -> None:
     assert_alike(blenders, next(real_assets.rglob(name)), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("simulated")
+    make_files("tests.render.simulated_files", folder)
+    return folder
+
+
+@pytest.mark.slow
+@needs_both
+@pytest.mark.parametrize("name", SIMULATED)
+def test_a_simulation_is_the_same_in_both_versions(blenders: Two, simulated: Path, tmp_path: Path, name: str) -> None:
+    assert_alike(blenders, simulated / f"{name}.blend", tmp_path)
+    folders = [tmp_path / "0", tmp_path / "again"]
+    for folder, actions in zip(folders, ((0, 1, 0), (1, 0)), strict=True):  # and whatever was drawn before in 5.0
+        for action in actions:
+            blenders[1].draw(folder, action, [0.3, 0.8], [view(30, 15)])
+    assert len({(folder / "v030_001.png").read_bytes() for folder in folders}) == 1
 
 
 SAVE = """
