@@ -1,8 +1,9 @@
 """Brings an asset's files to this machine: local paths as they are, http(s) with retries, a deadline and a limit."""
 
+import functools
 import hashlib
 import os
-import time
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import quote, unquote_to_bytes, urljoin
 import httpx
 import tenacity
 
-from ingest.hosts import Hosts, refuse_private, refuse_rebound
+from ingest.hosts import Deadline, Hosts, Private
 from ingest.refused import Passing, Refused
 from ingest.sniff import raise_if_web_page
 
@@ -33,20 +34,30 @@ class FetchSettings:
     timeout_s: float = 30.0
     """Without a byte, or for a connection."""
     deadline_s: float = 900.0
-    """For one file, all attempts together."""
+    """For one file, all attempts together; waiting for one's turn at its host does not count."""
+    connections: int = 64
+    """Downloads under way at once in one run."""
     per_host: int = 16
-    """Requests under way to one host at once, for each worker process."""
+    """Of these, requests to one host; on a cluster, for each 64 connections."""
+    byte_budget: int = 0
+    """Bytes of assets in the data root, those of earlier runs included, after which nothing more is fetched; what is
+    left stays to do. 0 is no limit."""
     allow_private: bool = False
     """Let URLs and redirects lead to this machine and to private networks. Lists from strangers must not."""
+    private_hosts: str = ""
+    """Hosts of private networks that may be asked all the same, by commas, with their port: `10.0.0.7:8000`. A mirror
+    of yours, say."""
     user_agent: str = "mv4d"
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "per_host"):
+        for name in ("attempts", "connections", "per_host"):
             if getattr(self, name) < 1:
                 raise ValueError(f"fetch.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("timeout_s", "deadline_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"fetch.{name} must be positive, got {getattr(self, name)}")
+        if self.byte_budget < 0:
+            raise ValueError(f"fetch.byte_budget must not be negative, got {self.byte_budget}")
         if not 0 <= self.first_wait_s <= self.longest_wait_s:
             raise ValueError(f"fetch.first_wait_s must lie in 0..longest_wait_s, got {self.first_wait_s}")
 
@@ -96,12 +107,13 @@ class Fetcher:
         self._honour_noai = honour_noai
         self._client = httpx.Client(
             follow_redirects=True,
+            verify=_tls(),
             timeout=settings.timeout_s,
             # Identity: sizes mean what they say, and no bomb can unfold on the way.
             headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=settings.connections),
             # Called before every request and after every answer's header, those of redirects included.
-            event_hooks={} if settings.allow_private else {"request": [refuse_private], "response": [refuse_rebound]},
+            event_hooks={} if settings.allow_private else Private(settings.private_hosts).hooks,
         )
         self._hosts = Hosts(settings.per_host)
 
@@ -143,9 +155,9 @@ class Fetcher:
             return None
         return _content_length(answer) if answer.is_success else None
 
-    def _with_retries(self, attempt: Callable[[float], Fetched]) -> Fetched:
+    def _with_retries(self, attempt: Callable[[Deadline], Fetched]) -> Fetched:
         settings = self._settings
-        deadline = time.monotonic() + settings.deadline_s
+        deadline = Deadline(settings.deadline_s)
         growing = tenacity.wait_exponential(multiplier=settings.first_wait_s, max=settings.longest_wait_s)
         jittered = growing + tenacity.wait_random(0, settings.first_wait_s)
 
@@ -155,7 +167,7 @@ class Fetcher:
             return min(max(asked, jittered(state)), settings.longest_wait_s)
 
         def is_over(state: tenacity.RetryCallState) -> bool:
-            return state.attempt_number >= settings.attempts or time.monotonic() + wait(state) > deadline
+            return state.attempt_number >= settings.attempts or wait(state) > deadline.left_s
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Passing), wait=wait, stop=is_over, reraise=True
@@ -167,7 +179,7 @@ class Fetcher:
             raise Refused("fetch_failed", f"{error} (attempt {attempts} of {settings.attempts})") from None
 
     def _download(
-        self, url: str, partial: _Partial, max_bytes: int, deadline: float, headers: dict[str, str]
+        self, url: str, partial: _Partial, max_bytes: int, deadline: Deadline, headers: dict[str, str]
     ) -> Fetched:
         headers = headers | partial.headers()
         try:
@@ -186,8 +198,8 @@ class Fetcher:
         except httpx.HTTPError as error:
             raise Passing(f"{type(error).__name__}: {error}") from None
 
-    def _timeout(self, deadline: float) -> float:
-        return max(0.1, min(self._settings.timeout_s, deadline - time.monotonic()))
+    def _timeout(self, deadline: Deadline) -> float:
+        return max(0.1, min(self._settings.timeout_s, deadline.left_s))
 
     def _check_answer(self, answer: httpx.Response, max_bytes: int) -> None:
         status = f"{answer.status_code} {answer.reason_phrase}"
@@ -209,6 +221,12 @@ class Fetcher:
         length = _content_length(answer)
         if length is not None and length > max_bytes:
             raise _too_large(f"{length} bytes", max_bytes)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Reading all the world's certificates takes a while: once is enough."""
+    return httpx.create_ssl_context()
 
 
 def local_path(uri: str) -> Path | None:
@@ -242,7 +260,7 @@ def _local_file(path: Path, max_bytes: int) -> Fetched:
         return Fetched(path, num_bytes, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _save(answer: httpx.Response, partial: _Partial, max_bytes: int, deadline: float) -> Fetched:
+def _save(answer: httpx.Response, partial: _Partial, max_bytes: int, deadline: Deadline) -> Fetched:
     with partial.path.open("ab") as file:
         # As the network gives it: a block size would wait for a block to fill, past the deadline.
         for block in answer.iter_bytes():
@@ -250,7 +268,7 @@ def _save(answer: httpx.Response, partial: _Partial, max_bytes: int, deadline: f
                 raise_if_web_page(block)
             if partial.num_bytes + len(block) > max_bytes:
                 raise _too_large(f"more than {max_bytes} bytes", max_bytes)
-            if time.monotonic() > deadline:
+            if deadline.left_s < 0:
                 raise Refused("fetch_failed", f"only {partial.num_bytes} bytes came before the deadline",
                               "run again later, or raise --fetch.deadline_s")  # fmt: skip
             file.write(block)

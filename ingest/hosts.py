@@ -7,11 +7,28 @@ import threading
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 
 from ingest.refused import Passing, Refused
+
+
+class Deadline:
+    """When a file has to be here."""
+
+    def __init__(self, seconds: float) -> None:
+        """So many seconds from now."""
+        self._at = time.monotonic() + seconds
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until then; negative afterwards."""
+        return self._at - time.monotonic()
+
+    def extend(self, seconds: float) -> None:
+        """Put it off."""
+        self._at += seconds
 
 
 class Hosts:
@@ -23,35 +40,32 @@ class Hosts:
         Args:
             per_host: Requests under way to one host at once.
         """
-        self._turns: defaultdict[str, threading.BoundedSemaphore] = defaultdict(
-            lambda: threading.BoundedSemaphore(per_host)
-        )
+        self._turns: defaultdict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(per_host))
         self._resting_until: dict[str, float] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def turn(self, host: str, deadline: float) -> Iterator[None]:
-        """Wait for one's turn, and for the end of the rest that the host asked for.
+    def turn(self, host: str, deadline: Deadline) -> Iterator[None]:
+        """Wait for one's turn, which puts the deadline off; then for the end of the rest that the host asked for.
 
         Args:
             host: With port, as in a URL.
-            deadline: Of `time.monotonic`.
+            deadline: Of the download.
 
         Raises:
-            Passing: The turn does not come before the deadline.
+            Passing: The rest lasts longer than the deadline.
         """
         with self._lock:
             turns = self._turns[host]
-        if not turns.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise Passing(f"{host} was busy with other downloads until the deadline")
-        try:
+        began = time.monotonic()
+        with turns:
+            deadline.extend(time.monotonic() - began)
             rest_s = self._resting_until.get(host, 0.0) - time.monotonic()
-            if rest_s > max(0.0, deadline - time.monotonic()):
+            if rest_s > deadline.left_s:
                 raise Passing(f"{host} asked for {rest_s:.0f} s of rest, past the deadline")
-            time.sleep(max(0.0, rest_s))
+            if rest_s > 0:
+                time.sleep(rest_s)
             yield
-        finally:
-            turns.release()
 
     def rest(self, url: httpx.URL, seconds: float) -> None:
         """Send nothing to the URL's host for so long: it said so by `Retry-After`."""
@@ -60,28 +74,49 @@ class Hosts:
             self._resting_until[host] = max(self._resting_until.get(host, 0.0), time.monotonic() + seconds)
 
 
-def refuse_private(request: httpx.Request) -> None:
-    """Before a request: refuse hosts of this machine and of private networks.
+class Private:
+    """Keeps requests out of private networks."""
 
-    Raises:
-        Refused: It is one.
-    """
-    host = request.url.host
-    if is_private(host) or (not _goes_by_proxy(request.url) and any(map(is_private, _addresses(host)))):
-        raise _private(host)
+    def __init__(self, allowed: str = "") -> None:
+        """Refuse all but some.
 
+        Args:
+            allowed: Hosts with their ports that may be asked all the same, by commas.
+        """
+        self._allowed = frozenset(host.strip().lower() for host in allowed.split(",") if host.strip())
 
-def refuse_rebound(answer: httpx.Response) -> None:
-    """After an answer's header: refuse it if the name led elsewhere when it was looked up again.
+    @property
+    def hooks(self) -> dict[str, list[Callable[..., None]]]:
+        """For httpx."""
+        return {"request": [self.refuse], "response": [self.refuse_rebound]}
 
-    Raises:
-        Refused: The peer is in a private network.
-    """
-    if _goes_by_proxy(answer.request.url):
-        return
-    peer = answer.extensions["network_stream"].get_extra_info("server_addr")
-    if peer and is_private(str(peer[0])):
-        raise _private(answer.request.url.host)
+    def refuse(self, request: httpx.Request) -> None:
+        """Before a request: refuse hosts of this machine and of private networks.
+
+        Raises:
+            Refused: It is one.
+        """
+        host = request.url.host
+        if request.url.scheme not in ("http", "https") or self._is_allowed(request.url):
+            return  # of another scheme, httpx says what it is
+        if is_private(host) or (not _goes_by_proxy(request.url) and any(map(is_private, _addresses(host)))):
+            raise _private(host)
+
+    def refuse_rebound(self, answer: httpx.Response) -> None:
+        """After an answer's header: refuse it if the name led elsewhere when it was looked up again.
+
+        Raises:
+            Refused: The peer is in a private network.
+        """
+        url = answer.request.url
+        if self._is_allowed(url) or _goes_by_proxy(url):
+            return
+        peer = answer.extensions["network_stream"].get_extra_info("server_addr")
+        if peer and is_private(str(peer[0])):
+            raise _private(url.host)
+
+    def _is_allowed(self, url: httpx.URL) -> bool:
+        return url.netloc.decode().lower() in self._allowed
 
 
 def is_private(address: str) -> bool:

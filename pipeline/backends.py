@@ -18,12 +18,14 @@ from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, 
 
 from pipeline.admission import Place
 from pipeline.records import Record, Rejected
+from pipeline.revoked import deny_list
 from pipeline.stage import Stage, rejected
 from pipeline.storage import Store
 from pipeline.tables import Tables
 
 Lane = Literal["io", "core"]
 """Workers of the `io` lane wait for others; those of the `core` lane keep a core (or a GPU) busy."""
+IO_PER_ACTOR = 64
 
 
 class StopRun(Exception):
@@ -72,6 +74,8 @@ class Outcome:
     attempts: int = 1
     lost: str = ""
     """Why the worker died with the task; empty if it did not."""
+    is_shared: bool = False
+    """Its process had other tasks as well, and any of them may be to blame."""
     stop: str = ""
     """Why the run has to end; empty if it may go on."""
 
@@ -87,7 +91,7 @@ def run_task(tables: Tables, stages: Sequence[Stage[Any, Any]], task: Task, poli
             with attempt:
                 attempts += 1
                 try:
-                    rows = list(stage.process(task.item))
+                    rows = _rows_of(tables, stage, task)
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise StopRun(f"no space left on the disk: {error}") from error
@@ -106,6 +110,14 @@ def run_task(tables: Tables, stages: Sequence[Stage[Any, Any]], task: Task, poli
     return Outcome(number=task.number, rows=tuple(rows), seconds=seconds, attempts=attempts)
 
 
+def _rows_of(tables: Tables, stage: Stage[Any, Any], task: Task) -> list[Record]:
+    """What the stage makes of the task's item; of an asset that was taken down, no stage makes anything."""
+    if deny_list(tables.store.root).has(getattr(task.item, "asset_id", "")):
+        name = str(getattr(task.item, "name", ""))
+        return [rejected(stage, task.input_id, "revoked", "listed in shards/REVOKED.parquet", name)]
+    return list(stage.process(task.item))
+
+
 class Backend(Protocol):
     """Workers by number. A worker runs one task at a time."""
 
@@ -114,6 +126,9 @@ class Backend(Protocol):
 
     def place(self, worker: int) -> Place:
         """The machine of a worker that can take tasks."""
+
+    def takes_suspects(self, worker: int) -> bool:
+        """Whether a worker is kept, in a process of its own, for what may have killed a process that others shared."""
 
     def submit(self, worker: int, task: Task) -> None:
         """Give an idle worker a task."""
@@ -131,10 +146,15 @@ class Backend(Protocol):
         """End all workers."""
 
 
-def _lanes(num_workers: int) -> list[Lane]:
-    """The lane of each worker; fetchers wait more than they work, so there are more of them."""
+def lane_of(stage: Stage[Any, Any]) -> Lane:
+    """Whose work a stage is."""
+    return "io" if stage.resource == "io" else "core"
+
+
+def _lanes(stages: Sequence[Stage[Any, Any]], num_workers: int) -> list[Lane]:
+    """The lane of each worker: one a core, and one for each download that may be under way."""
     core: list[Lane] = ["core"] * num_workers
-    io: list[Lane] = ["io"] * min(16, max(4, 2 * num_workers))
+    io: list[Lane] = ["io"] * max((stage.at_once for stage in stages if lane_of(stage) == "io"), default=0)
     return core + io
 
 
@@ -163,7 +183,7 @@ class LocalBackend:
         self._policy = policy
         self._outcomes: queue.Queue[tuple[_Thread, int, Outcome]] = queue.Queue()
         self._threads: dict[int, _Thread] = {}
-        for worker, lane in enumerate(_lanes(num_workers)):
+        for worker, lane in enumerate(_lanes(self._stages, num_workers)):
             self._start(worker, lane)
 
     def _start(self, worker: int, lane: Lane) -> None:
@@ -177,8 +197,9 @@ class LocalBackend:
             if isinstance(task, Task):
                 self._outcomes.put((thread, worker, run_task(self._tables, self._stages, task, self._policy)))
             else:
-                close_stages(self._stages)
-        close_stages(self._stages)
+                close_stages(self._stages, thread.lane)
+        if thread.lane == "core":
+            close_stages(self._stages, "core")
 
     def lanes(self) -> dict[int, Lane]:
         """See `Backend`."""
@@ -187,6 +208,10 @@ class LocalBackend:
     def place(self, worker: int) -> Place:
         """See `Backend`."""
         return self._place
+
+    def takes_suspects(self, worker: int) -> bool:
+        """See `Backend`. What kills this process ends the run."""
+        return False
 
     def submit(self, worker: int, task: Task) -> None:
         """See `Backend`."""
@@ -222,10 +247,25 @@ class LocalBackend:
         for thread in self._threads.values():
             if thread.handle is not None:
                 thread.handle.join(timeout=max(0.0, deadline - time.monotonic()))
+        # Those of the io lane share what their stages hold, connections above all.
+        close_stages(self._stages, "io")
+
+
+@dataclass(frozen=True)
+class _Running:
+    worker: int
+    number: int
+    """Of the task."""
+    actor: Any
+    is_shared: bool
 
 
 class RayBackend:
-    """Ray actors, each with one core: a bounded number in flight, no Ray Data.
+    """Ray actors, a bounded number in flight, no Ray Data.
+
+    A `core` worker is an actor with a core of its own. `io` workers are threads of an actor, `IO_PER_ACTOR` at most, so
+    that they share connections and keep to one limit for each host. If such an actor dies, its tasks go one by one to
+    the last `io` worker, which has an actor to itself: there the cause shows itself, and takes nothing with it.
 
     An actor never runs native render code itself (Blender is its child process), so its death means that the node is
     gone; the task is then given to another.
@@ -249,16 +289,25 @@ class RayBackend:
         self._num_gpus = num_gpus
         if num_workers == 0:
             num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
-        self._lanes: dict[int, Lane] = dict(enumerate(_lanes(num_workers)))
+        self._lanes: dict[int, Lane] = dict(enumerate(_lanes(stages, num_workers)))
         self._actors: dict[int, Any] = {}
         self._places: dict[int, Place] = {}
-        self._starting: dict[Any, int] = {}
-        self._running: dict[Any, tuple[int, int]] = {}
-        for worker in self._lanes:
-            self._start(worker)
+        self._starting: dict[Any, tuple[int, ...]] = {}
+        self._running: dict[Any, _Running] = {}
+        io = [worker for worker, lane in self._lanes.items() if lane == "io"]
+        self._for_suspects = len(self._lanes) if len(io) > 1 else None
+        for worker in range(num_workers):
+            self._start((worker,))
+        for start in range(0, len(io), IO_PER_ACTOR):
+            self._start(tuple(io[start : start + IO_PER_ACTOR]))
+        if self._for_suspects is not None:
+            self._lanes[self._for_suspects] = "io"
+            self._start((self._for_suspects,))
 
-    def _start(self, worker: int) -> None:
-        core = self._lanes[worker] == "core"
+    def _start(self, workers: tuple[int, ...]) -> None:
+        """One actor for some workers of one lane."""
+        lane = self._lanes[workers[0]]
+        core = lane == "core"
         actor = (
             self._ray.remote(_RayWorker)
             .options(
@@ -267,16 +316,17 @@ class RayBackend:
                 num_gpus=self._num_gpus if core else 0.0,
                 max_restarts=0,
                 max_task_retries=0,
+                max_concurrency=len(workers),
                 scheduling_strategy="SPREAD",
             )
-            .remote(*self._arguments)
+            .remote(*self._arguments, lane)
         )
-        self._actors[worker] = actor
-        self._starting[actor.ready.remote()] = worker
+        self._actors |= dict.fromkeys(workers, actor)
+        self._starting[actor.ready.remote()] = workers
 
     def lanes(self) -> dict[int, Lane]:
         """See `Backend`. Actors that wait for a node are not listed yet."""
-        starting = set(self._starting.values())
+        starting = {worker for workers in self._starting.values() for worker in workers}
         return {worker: lane for worker, lane in self._lanes.items() if worker not in starting}
 
     def place(self, worker: int) -> Place:
@@ -285,13 +335,18 @@ class RayBackend:
         memory_mb = max(place.memory_mb for place in self._places.values() if place.name == name)
         return Place(name=name, memory_mb=memory_mb)
 
+    def takes_suspects(self, worker: int) -> bool:
+        """See `Backend`."""
+        return worker == self._for_suspects
+
     def rest(self, worker: int) -> None:
         """See `Backend`."""
         self._actors[worker].close.remote()
 
     def submit(self, worker: int, task: Task) -> None:
         """See `Backend`."""
-        self._running[self._actors[worker].run.remote(task)] = (worker, task.number)
+        actor = self._actors[worker]
+        self._running[actor.run.remote(task)] = _Running(worker, task.number, actor, len(self._beside(worker)) > 1)
 
     def wait(self, timeout_s: float) -> list[tuple[int, Outcome]]:
         """See `Backend`."""
@@ -311,44 +366,53 @@ class RayBackend:
         return found
 
     def _started(self, reference: Any) -> None:
-        worker = self._starting.pop(reference)
+        workers = self._starting.pop(reference)
         try:
-            self._places[worker] = self._ray.get(reference)
+            self._places |= dict.fromkeys(workers, self._ray.get(reference))
         except self._ray.exceptions.RayActorError:
-            self._start(worker)
+            self._start(workers)
 
     def _finished(self, reference: Any) -> tuple[int, Outcome]:
-        worker, number = self._running.pop(reference)
+        was = self._running.pop(reference)
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._start(worker)
-            outcome = Outcome(number=number, lost=f"the Ray worker died: {type(error).__name__}")
-        return worker, outcome
+            if was.actor is self._actors[was.worker]:  # the first to be heard of; the others share the new actor
+                self._start(self._beside(was.worker))
+            why = f"the Ray worker died: {type(error).__name__}"
+            outcome = Outcome(number=was.number, lost=why, is_shared=was.is_shared)
+        return was.worker, outcome
+
+    def _beside(self, worker: int) -> tuple[int, ...]:
+        """The workers of the same actor, this one among them."""
+        return tuple(other for other, actor in self._actors.items() if actor is self._actors[worker])
 
     def replace(self, worker: int) -> None:
-        """See `Backend`."""
-        self._ray.kill(self._actors[worker], no_restart=True)
-        self._running = {ref: owner for ref, owner in self._running.items() if owner[0] != worker}
-        self._start(worker)
+        """See `Backend`. An actor that others share goes on for them, with one thread fewer."""
+        old, is_shared = self._actors[worker], len(self._beside(worker)) > 1
+        self._running = {reference: was for reference, was in self._running.items() if was.worker != worker}
+        if not is_shared:
+            self._ray.kill(old, no_restart=True)
+        self._start((worker,))
 
     def close(self) -> None:
         """See `Backend`."""
-        closing = [
-            self._actors[worker].close.remote()
-            for worker in self.lanes()
-            if worker not in {owner for owner, _ in self._running.values()}
-        ]
+        busy = {was.worker for was in self._running.values()}
+        idle = {id(self._actors[worker]): self._actors[worker] for worker in self.lanes() if worker not in busy}
+        closing = [actor.close.remote() for actor in idle.values()]
         self._ray.wait(closing, num_returns=len(closing), timeout=10.0) if closing else None
-        for actor in self._actors.values():
+        for actor in {id(actor): actor for actor in self._actors.values()}.values():
             self._ray.kill(actor, no_restart=True)
 
 
 class _RayWorker:
     """The actor's body."""
 
-    def __init__(self, store: Store, stages: Sequence[Stage[Any, Any]], policy: RetryPolicy, memory_mb: float) -> None:
-        self._tables, self._stages, self._policy, self._memory_mb = Tables(store), stages, policy, memory_mb
+    def __init__(
+        self, store: Store, stages: Sequence[Stage[Any, Any]], policy: RetryPolicy, memory_mb: float, lane: Lane
+    ) -> None:
+        self._tables, self._stages, self._policy = Tables(store), stages, policy
+        self._memory_mb, self._lane = memory_mb, lane
 
     def ready(self) -> Place:
         ray: Any = importlib.import_module("ray")
@@ -358,13 +422,14 @@ class _RayWorker:
         return run_task(self._tables, self._stages, task, self._policy)
 
     def close(self) -> None:
-        close_stages(self._stages)
+        close_stages(self._stages, self._lane)
 
 
-def close_stages(stages: Sequence[Stage[Any, Any]]) -> None:
-    """Have a worker's stages give back what they hold."""
+def close_stages(stages: Sequence[Stage[Any, Any]], lane: Lane) -> None:
+    """Have the stages of a lane give back what they hold."""
     for stage in stages:
-        stage.close()
+        if lane_of(stage) == lane:
+            stage.close()
 
 
 def reasons_of(rows: Sequence[Record]) -> list[str]:

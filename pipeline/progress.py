@@ -43,7 +43,8 @@ class Progress:
     def update(self, state: RunState) -> None:
         """Redraw if it is time to; the last state of a run is always shown."""
         now = time.monotonic()
-        finished = state.num_inputs is not None and state.num_finished >= state.num_inputs
+        held = sum(count.held for count in state.stages.values())
+        finished = state.num_inputs is not None and state.num_finished + held >= state.num_inputs
         every = LIVE_EVERY_S if self._live is not None else PLAIN_EVERY_S
         if self._quiet or (now - self._last < every and not finished):
             return
@@ -75,6 +76,8 @@ def plain_line(state: RunState) -> str:
         text = f"{name} {count.done + count.resumed}"
         if count.waiting + count.running:
             text += f" (+{count.waiting + count.running})"
+        if count.held:
+            text += f", {count.held} left for want of byte budget"
         if count.reasons:
             text += f" [{_reasons(count)}]"
         parts.append(text)

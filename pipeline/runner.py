@@ -5,14 +5,17 @@ so that work in hand is finished before more is begun, and a bounded number of i
 """
 
 import itertools
+import sys
 import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.admission import Admission
-from pipeline.backends import Backend, Lane, Outcome, RetryPolicy, Task, reasons_of
+from pipeline.backends import Backend, Lane, Outcome, RetryPolicy, Task, lane_of, reasons_of
+from pipeline.budget import ByteBudget
 from pipeline.events import EventLog
 from pipeline.records import Record
 from pipeline.stage import Stage, rejected
@@ -31,6 +34,8 @@ class StageCount:
     done: int = 0
     resumed: int = 0
     """Done by an earlier run."""
+    held: int = 0
+    """Left to do by a later run, because the byte budget is spent."""
     rows: int = 0
     busy_s: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -55,7 +60,9 @@ class _Work:
     task: Task
     roots: set[int]
     lost: int = 0
-    """How many workers died with it."""
+    """How many workers died with it alone."""
+    is_suspect: bool = False
+    """A process died in which other tasks ran as well."""
     not_before: float = 0.0
     started: float = 0.0
     memory_mb: float = 0.0
@@ -106,6 +113,10 @@ class Runner:
         self._running: dict[int, tuple[int, _Work]] = {}  # task number -> worker, work
         self._affinity: dict[int, str] = {}  # worker -> what it has warm
         self._admission = Admission()
+        self._budgets = [ByteBudget(stage.byte_budget, tables) for stage in self._stages]
+        self._held: set[int] = set()
+        """Roots that a spent budget has left to a later run, and that wait for something else still."""
+        self._first_held = sys.maxsize
         self._outstanding: dict[int, int] = {}  # root -> tasks it waits for
         self._next_root = 0
         names = [stage.name for stage in self._stages]
@@ -131,8 +142,13 @@ class Runner:
         return self.state
 
     def _loop(self, items: Iterator[Any]) -> None:
+        with ThreadPoolExecutor(1, thread_name_prefix="mv4d-merge") as merger:
+            self._work_off(items, merger)
+
+    def _work_off(self, items: Iterator[Any], merger: Executor) -> None:
         exhausted = False
         since_merge = 0
+        merging: Future[int] | None = None
         while True:
             while not exhausted and self._wants_more():
                 try:
@@ -141,21 +157,26 @@ class Runner:
                     exhausted = True
                     self.state.num_inputs = self._next_root
                     self._announce()
+            has_held = self._hold_back()
             self._dispatch()
             self._on_change(self.state)
             if exhausted and not self._outstanding:
                 break
-            for worker, outcome in self._backend.wait(0.2):
+            for worker, outcome in self._backend.wait(0.0 if has_held else 0.2):
                 self._settle(worker, outcome)
                 since_merge += 1
             self._kill_overdue()
-            if since_merge >= 2000:
-                self._tables.compact(wait=False)
+            if merging and merging.done():
+                merging.result()
+                merging = None
+            if since_merge >= 2000 and not merging:
+                # Aside, so that nobody waits for work meanwhile.
+                merging = merger.submit(self._tables.compact, wait=False)
                 since_merge = 0
 
     def _wants_more(self) -> bool:
-        limit = 4 * max(1, len(self._backend.lanes()))
-        return len(self._outstanding) < limit
+        lanes = Counter(self._backend.lanes().values())
+        return len(self._outstanding) < max(4, 12 * lanes["core"] + 2 * lanes["io"])
 
     def _admit(self, item: Any) -> None:
         root = self._next_root
@@ -227,10 +248,11 @@ class Runner:
         fitting: dict[int, list[_Work]] = {}
         too_large: list[_Work] = []
         for index in reversed(range(len(self._stages))):
-            if (self._stages[index].resource == "io") == (lane == "io"):
+            running = self.state.stages[self._stages[index].name].running
+            if lane_of(self._stages[index]) == lane and self._budgets[index].admits(running):
                 fitting[index] = []
                 for work in self._queues[index].values():
-                    if work.not_before <= now:
+                    if work.not_before <= now and work.is_suspect == self._backend.takes_suspects(worker):
                         fits = self._admission.fits(worker, place, work.memory_mb)
                         (fitting[index] if fits else too_large).append(work)
         due = any(work.passed_over[place.name] >= PATIENCE for work in too_large)
@@ -267,19 +289,20 @@ class Runner:
             raise RuntimeError(outcome.stop)
         if outcome.lost:
             self._admission.forget(worker)
-            self._lose(work, outcome.lost)
+            work.is_suspect |= outcome.is_shared
+            self._lose(work, outcome.lost, strikes=0 if outcome.is_shared else 1)
         else:
             self._finish(work, outcome)
 
-    def _lose(self, work: _Work, why: str, reason: str = "machine_fault") -> None:
-        """A worker died with the task: try again after a while, or turn the input away."""
+    def _lose(self, work: _Work, why: str, reason: str = "machine_fault", *, strikes: int = 1) -> None:
+        """A worker died with the task: try again after a while, or turn the input away after so many strikes."""
         stage = self._stages[work.task.stage_index]
         count = self.state.stages[stage.name]
         count.running -= 1
-        work.lost += 1
+        work.lost += strikes
         self._events.write("lost", stage=stage.name, input_id=work.task.input_id, why=why)
         if work.lost < self._policy.attempts:
-            wait_s = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2 ** (work.lost - 1))
+            wait_s = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2.0 ** (work.lost - 1))
             work.not_before = time.monotonic() + wait_s
             self._queues[work.task.stage_index][work.task.input_id] = work
             count.waiting += 1
@@ -301,6 +324,7 @@ class Runner:
         count.rows += len(outcome.rows) - len(reasons)
         count.reasons.update(reasons)
         self._done[index].add(work.task.input_id)
+        self._budgets[index].count(outcome.rows)
         if index + 1 < len(self._stages):
             # Kept for inputs that turn up again (equal bytes under two names), as rows are small.
             self._made[index][work.task.input_id] = list(outcome.rows)
@@ -318,16 +342,37 @@ class Runner:
             self._outstanding[root] -= 1
         self._close_finished(work.roots)
 
+    def _hold_back(self) -> bool:
+        """Leave what waits for a stage whose budget is spent to a later run; gives whether there was any."""
+        has_held = False
+        for stage, budget, waiting in zip(self._stages, self._budgets, self._queues, strict=True):
+            if budget.is_spent and waiting:
+                count = self.state.stages[stage.name]
+                if not count.held:
+                    self._events.write("byte_budget_spent", stage=stage.name, num_bytes=budget.num_bytes)
+                has_held = True
+                count.waiting -= len(waiting)
+                count.held += len(waiting)
+                while waiting:
+                    _, work = waiting.popitem()
+                    self._held |= work.roots
+                    self._first_held = min(self._first_held, *work.roots)
+                    for root in work.roots:
+                        self._outstanding[root] -= 1
+                    self._close_finished(work.roots)
+        return has_held
+
     def _close_finished(self, roots: set[int]) -> None:
         finished = [root for root in roots if self._outstanding.get(root) == 0]
         for root in finished:
             del self._outstanding[root]
         if finished:
-            self.state.num_finished += len(finished)
+            self.state.num_finished += len(set(finished) - self._held)
+            self._held.difference_update(finished)
             self._announce()
 
     def _announce(self) -> None:
-        self._on_watermark(min(self._outstanding, default=self._next_root))
+        self._on_watermark(min(self._first_held, min(self._outstanding, default=self._next_root)))
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()

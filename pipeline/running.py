@@ -120,6 +120,13 @@ def run_stages(
                 on_change=progress.update,
                 on_watermark=on_watermark,
             )
-            return runner.run(items, num_inputs=num_inputs)
+            state = runner.run(items, num_inputs=num_inputs)
     finally:
         backend.close()
+    for name, count in state.stages.items():
+        if count.held:
+            logger.warning(
+                "%s: the byte budget is spent; %d inputs stay to do: raise --fetch.byte_budget and give the same "
+                "command again", name, count.held
+            )  # fmt: skip
+    return state

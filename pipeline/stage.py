@@ -5,6 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pipeline.records import Record, Rejected, content_id
@@ -28,7 +29,8 @@ class Stage(ABC, Generic[In, Out]):
     writes: ClassVar[tuple[type[Record], ...]]
     """The record types that `process` yields, `Rejected` aside."""
     resource: ClassVar[Literal["io", "cpu", "blender"]] = "cpu"
-    """What a worker is busy with: many `io` workers share a core; a `blender` worker owns a child process."""
+    """What a worker is busy with: many `io` workers share a core, and their stage between them; a `blender` worker owns
+    a child process."""
     machine_fields: ClassVar[frozenset[str]] = frozenset({"data"})
     """Fields that do not change the rows: they are left out of `settings_id`."""
 
@@ -66,18 +68,28 @@ class Stage(ABC, Generic[In, Out]):
         return 0.0
 
     @property
+    def at_once(self) -> int:
+        """Inputs that one run works on at once, where they wait more than they work: of an `io` stage."""
+        return 16
+
+    @property
+    def byte_budget(self) -> int:
+        """Bytes of assets that the data root may hold before this stage begins nothing more; 0 for no limit."""
+        return 0
+
+    @property
     def store(self) -> Store:
         """The data root."""
         return Store(self.data)
 
-    @property
+    @cached_property
     def settings(self) -> str:
         """The settings that decide the rows, as JSON."""
         fields = dataclasses.asdict(self)
         decisive = {name: value for name, value in fields.items() if name not in self.machine_fields}
         return json.dumps({"version": self.version, **decisive}, sort_keys=True, default=str)
 
-    @property
+    @cached_property
     def settings_id(self) -> str:
         """Hash of `settings`."""
         return content_id(self.name, self.settings, length=10)

@@ -59,6 +59,19 @@ class Store:
         """Bytes of a file."""
         return int(self.fs.size(self.path(relative)))
 
+    def version(self, relative: str) -> str:
+        """Another text whenever the file has been written anew; empty if it is not there."""
+        path = self.path(relative)
+        try:
+            if self.is_local:
+                found = os.stat(path)
+                return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+            self.fs.invalidate_cache(path.rpartition("/")[0])
+            about = self.fs.info(path)
+        except FileNotFoundError:
+            return ""
+        return " ".join(str(about.get(name)) for name in ("ETag", "LastModified", "etag", "mtime", "created", "size"))
+
     def read_bytes(self, relative: str) -> bytes:
         """The whole file.
 
@@ -117,6 +130,21 @@ class Store:
         """Delete a file; nothing happens if it is not there."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(relative))
+
+    def remove_folder(self, folder: str) -> int:
+        """Delete all files below a folder, and on a disk the folder; returns how many there were.
+
+        Raises:
+            ValueError: It is the root.
+        """
+        if not folder.strip("/"):
+            raise ValueError("the data root itself is not to be removed")
+        files = self.list_files(folder)
+        for file in files:
+            self.remove(file)
+        if self.is_local:
+            shutil.rmtree(self.path(folder), ignore_errors=True)
+        return len(files)
 
     def remove_partial(self, folder: str) -> None:
         """Delete what killed writers left half-written below a folder. Nobody may be writing there.

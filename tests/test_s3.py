@@ -10,11 +10,13 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from pipeline.build import BuildOptions, build
-from pipeline.cli import EXIT_OK
-from pipeline.records import Clip, Done, Sample
+from pipeline.cli import EXIT_OK, main
+from pipeline.records import Asset, Clip, Done, Rejected, Sample, Truth
 from pipeline.storage import Store
 from pipeline.tables import Tables
 from shards.lint import lint
+from tests.ingest.tiny import triangle_glb
+from tests.ingest.web import Web, serve
 from training.data.clips import ClipDataset, ClipSettings
 from training.data.index import SampleIndex, Selection
 from training.data.order import Draw
@@ -38,6 +40,13 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture
+def web(bucket: str) -> Iterator[Web]:
+    """A server of files, past any proxy as the bucket's."""
+    with serve() as web:
+        yield web
+
+
 def test_files_are_written_listed_and_removed(bucket: str) -> None:
     store = Store(bucket)
     assert not store.is_local
@@ -57,17 +66,52 @@ def test_files_are_written_listed_and_removed(bucket: str) -> None:
     assert store.list_files("tables") == []
 
 
+def test_downloads_are_stored_resumed_and_queued_again(bucket: str, web: Web, tmp_path: Path) -> None:
+    names = [f"m{number}" for number in range(12)]
+    web.files |= {f"/{name}.glb": triangle_glb(seed=number) for number, name in enumerate(names)}
+    web.faults |= {"/m3.glb": "503x2", "/m5.glb": "404"}
+    listed = tmp_path / "list.csv"
+    listed.write_text("url,spdx\n" + "".join(f"{web.url}/{name}.glb,CC0-1.0\n" for name in names))
+    size = len(triangle_glb())
+    run = [
+        "ingest", str(listed), "--data", bucket, "--quiet", "true", "--fetch.private_hosts", web.url[len("http://") :],
+        "--fetch.attempts", "2", "--fetch.first_wait_s", "0.01",
+    ]  # fmt: skip
+    tables = Tables(Store(bucket))
+    assert main([*run, "--fetch.byte_budget", str(5 * size)]) == EXIT_OK
+    assert 5 <= len(tables.rows(Asset)) <= 6
+    assert main(run) == EXIT_OK
+    assert {row.name: row.reason for row in tables.rows(Rejected)} == {
+        f"{web.url}/m3.glb": "fetch_failed",
+        f"{web.url}/m5.glb": "not_found",
+    }
+    assert main([*run, "--retry-rejected", "fetch_failed"]) == EXIT_OK
+    assert [row.reason for row in tables.rows(Rejected)] == ["not_found"]
+    assets = tables.rows(Asset)
+    assert len(assets) == 11
+    assert {Store(bucket).size(asset.blob) for asset in assets} == {asset.num_bytes for asset in assets}
+    assert {path: number for path, number in web.asked.items() if number > 1} == {"/m3.glb": 3}
+
+
 @pytest.mark.blender
 @pytest.mark.slow
 def test_a_build_on_s3_resumes_lints_and_is_read(bucket: str, few_samples: Path) -> None:
-    options = BuildOptions(
-        data=bucket, rig="ortho4", quality="preview", size_px=32, workers=2, max_animations=1, quiet=True
-    )
+    look = {"rig": "ortho4", "quality": "preview", "size_px": 32, "max_animations": 1, "passes": "depth"}
+    options = BuildOptions(data=bucket, workers=2, quiet=True, **look)  # type: ignore[arg-type]
     assert build(options, [str(few_samples)]) == EXIT_OK
     tables = Tables(Store(bucket))
     clips, done = tables.rows(Clip), tables.rows(Done)
     assert len(clips) >= 4
+    assert len(tables.rows(Truth)) == len(clips)
     assert lint(tables).findings == []
+
+    # Each stage alone finds its work done there, and so does the whole.
+    drawn = [f"--{name}={value}" for name, value in look.items()]
+    for command in (["ingest", str(few_samples)], ["probe"], ["render", *drawn]):
+        assert main([*command, "--data", bucket, "--quiet", "true"]) == EXIT_OK, command
+    for command in (["curate"], ["pack"], ["lint"], ["report"], ["stats"]):
+        assert main([*command, "--data", bucket]) == EXIT_OK, command
+    assert (tables.rows(Clip), tables.rows(Done)) == (clips, done)
 
     assert build(options, [str(few_samples)]) == EXIT_OK
     assert (tables.rows(Clip), tables.rows(Done)) == (clips, done)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ingest.licence_files import statement_of
 from ingest.sequences import grouped
 from ingest.sniff import SUFFIXES
-from ingest.sources.source import Source, make_item, path_uri, printable
+from ingest.sources.source import COMMAND_LINE, Source, make_item, path_uri, printable
 from pipeline.records import SourceItem
 
 
@@ -59,6 +59,8 @@ class Folder(Source):
                 author=statement.author or self.author,
                 source_url=statement.source_url,
                 noai=self.noai,
+                evidence=statement.found_in or (COMMAND_LINE if self.licence else ""),
+                evidence_text=statement.licence_text,
             )
 
     def _files(self) -> Iterator[Path]:

@@ -35,6 +35,7 @@ class Sites:
     github_raw: str = "https://raw.githubusercontent.com"
     github_media: str = "https://media.githubusercontent.com/media"
     """Where GitHub serves what a repository keeps in Git LFS."""
+    thingiverse: str = "https://www.thingiverse.com"
 
 
 @dataclass(frozen=True, kw_only=True)

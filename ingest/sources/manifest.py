@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ingest.licence_files import Statement, statement_of
 from ingest.sequences import is_pattern
-from ingest.sources.source import Source, make_item, path_uri, printable
+from ingest.sources.source import COMMAND_LINE, Source, as_read, make_item, path_uri, printable
 from pipeline.records import SourceItem
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
@@ -22,11 +22,13 @@ SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "file": ("file", "file_path", "filename", "path", "uri"),
     "url": ("url", "download_url", "file_url"),
+    "model": ("uid", "fileidentifier", "file_identifier", "sha256", "url", "source_url", "page_url", "viewer_url"),
     "spdx": ("spdx", "license", "licence", "spdx_id"),
     "licence_text": ("licence_text", "license_text"),
     "licence_url": ("licence_url", "license_url"),
     "author": ("author", "creator", "artist"),
     "sha256": ("sha256", "checksum"),
+    "num_bytes": ("num_bytes", "size_bytes", "file_size"),
     "noai": ("noai", "no_ai"),
     "title": ("title", "name", "display_name"),
     "tags": ("tags", "category", "categories"),
@@ -53,6 +55,8 @@ class Manifest(Source):
     """Claimed for rows that state none, and of whose file nothing else is said."""
     author: str = ""
     noai: bool | None = None
+    of_models: bool = False
+    """Rows are about models that are known by uid, hash or page; where a file of theirs is does not matter."""
 
     def __post_init__(self) -> None:
         if self.path.suffix.lower() not in SUFFIXES:
@@ -62,13 +66,13 @@ class Manifest(Source):
         if self.path.suffix.lower() == ".csv":
             with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
                 header = next(csv.reader(file), [])
-            _check_header(self.path, header)
+            _check_header(self.path, header, of_models=self.of_models)
         elif self.path.suffix.lower() == ".parquet":
             try:
                 header = pq.read_schema(self.path).names
             except (pa.ArrowInvalid, OSError) as error:
                 raise ValueError(f"{self.path} is no Parquet file: {error}") from None
-            _check_header(self.path, header)
+            _check_header(self.path, header, of_models=self.of_models)
 
     @property
     def name(self) -> str:
@@ -91,19 +95,24 @@ class Manifest(Source):
         file, url = row.text("file"), row.text("url")
         uri = self._absolute(file or url)
         # A page only if it is not the file itself.
-        source_url = row.text("source_url") or (url if file else "") or row.github_url()
+        source_url = row.text("source_url") or (url if file or self.of_models else "") or row.github_url()
+        if self.of_models and not source_url and "://" in row.text("model"):
+            source_url = row.text("model")
         spdx, licence_url, text = row.text("spdx"), row.text("licence_url"), row.text("licence_text")
         said = Statement()
         is_here = bool(uri) and "://" not in uri and (os.path.isfile(uri) or is_pattern(Path(uri)))
         if is_here and not (spdx or licence_url):
             said = statement_of(Path(uri))
-        if not (spdx or licence_url or text or said.licence_text):
-            spdx = self.licence
-        noai = row.truth("noai")
+        evidence, evidence_text = f"{printable(self.path.name)}, line {line}", as_read(row.cells)
+        if not (spdx or licence_url or text):
+            evidence, evidence_text = said.found_in, said.licence_text
+            if not said.licence_text:
+                spdx, evidence = self.licence, COMMAND_LINE if self.licence else ""
+        noai, name = row.truth("noai"), row.text("model") if self.of_models else file
         return make_item(
             source=self.name,
             uri=uri,
-            name=file or row.text("title") or url or f"{self.path.name}:{line}",
+            name=name or row.text("title") or url or f"{self.path.name}:{line}",
             title=row.text("title") or said.title,
             spdx=spdx or said.spdx,
             licence_text=text or said.licence_text,
@@ -112,7 +121,10 @@ class Manifest(Source):
             source_url=source_url or said.source_url,
             noai=self.noai if noai is None else noai,
             checked_on=row.date("checked_on"),
+            evidence=evidence,
+            evidence_text=evidence_text,
             expected_sha256=row.sha256(),
+            num_bytes=row.number("num_bytes"),
             tags=row.words("tags"),
         )
 
@@ -172,12 +184,12 @@ class _Row:
     """A row under whatever names its columns have."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
-        self._cells = {_column(key): value for key, value in row.items() if value is not None}
+        self.cells = {_column(key): value for key, value in row.items() if value is not None}
 
     def _get(self, column: str) -> Any:
         for name in COLUMNS[column]:
-            if name in self._cells:
-                return self._cells[name]
+            if name in self.cells:
+                return self.cells[name]
         return ""
 
     def text(self, column: str) -> str:
@@ -205,6 +217,12 @@ class _Row:
             raise ValueError(f"`sha256` is {text[:80]!r}; it has 64 hexadecimal digits, or is left empty")
         return text
 
+    def number(self, column: str) -> int | None:
+        text = self.text(column)
+        if text and not re.fullmatch(r"\d{1,15}(\.0)?", text):
+            raise ValueError(f"`{column}` is {text[:40]!r}; write a whole number or nothing")
+        return int(text.partition(".")[0]) if text else None
+
     def date(self, column: str) -> str:
         text = self.text(column)[:10]
         if text and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
@@ -213,18 +231,19 @@ class _Row:
 
     def github_url(self) -> str:
         """Where `repo` (owner/name), `commit` and `path` together point."""
-        repo, commit, path = (str(self._cells.get(key, "")).strip() for key in ("repo", "commit", "path"))
+        repo, commit, path = (str(self.cells.get(key, "")).strip() for key in ("repo", "commit", "path"))
         if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) and re.fullmatch(r"[0-9a-f]{7,40}", commit) and path:
             return f"https://github.com/{repo}/blob/{commit}/{path}"
         return ""
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: Path, header: list[str], *, of_models: bool) -> None:
     columns = {_column(name) for name in header}
-    wanted = (*COLUMNS["file"], *COLUMNS["url"])
+    wanted = COLUMNS["model"] if of_models else (*COLUMNS["file"], *COLUMNS["url"])
     if not columns.intersection(wanted):
         found = ", ".join(map(str, header))[:200] or "nothing"
-        raise ValueError(f"{path}, line 1: no column says where the files are; found {found}; name one `file` or `url`")
+        what, name = ("which model is meant", "`uid`, `sha256`") if of_models else ("where the files are", "`file`")
+        raise ValueError(f"{path}, line 1: no column says {what}; found {found}; name one {name} or `url`")
 
 
 def _column(name: Any) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.sources.lists import Lists, Only, Sites
-from ingest.sources.source import Source, make_item, printable
+from ingest.sources.source import Source, as_read, make_item, printable
+from pipeline.dates import today
 from pipeline.records import SourceItem
 
 PATHS = "object-paths.json.gz"
@@ -76,6 +77,8 @@ class Objaverse(Source):
             spdx=str(about.get("license") or ""),
             noai_unless_tagged=None,
             checked_on=CHECKED_ON,
+            evidence=f"{self.sites.objaverse}/metadata/{path.split('/')[1]}.json.gz",
+            archive="glb",
             expected_sha256=self.sha256.get(uid, ""),
         )
 
@@ -90,6 +93,8 @@ def model_item(
     uri: str,
     spdx: str,
     noai_unless_tagged: bool | None,
+    evidence: str,
+    archive: str,
     checked_on: str = "",
     expected_sha256: str = "",
 ) -> SourceItem:
@@ -101,6 +106,8 @@ def model_item(
         uri: Where the model is fetched.
         spdx: The licence as stated.
         noai_unless_tagged: The opt-out of a model without such a tag: None where tags may have been added since.
+        evidence: Where the metadata were read.
+        archive: Which of the model's archives is fetched: `glb` or `gltf`.
         checked_on: When licence and tags were read; today if empty.
         expected_sha256: If it is known.
     """
@@ -116,9 +123,20 @@ def model_item(
         source_url=str(about.get("viewerUrl") or f"https://sketchfab.com/3d-models/{uid}"),
         noai=True if NOAI_TAGS & {tag.lower() for tag in tags} else noai_unless_tagged,
         checked_on=checked_on,
+        evidence=evidence,
+        evidence_text=as_read(about),
+        noai_checked_on=checked_on or today(),
         expected_sha256=expected_sha256,
+        num_bytes=_stated_size(about, archive),
         tags=tuple(dict.fromkeys((*tags, *names_of(about.get("categories"))))),
     )
+
+
+def _stated_size(about: Mapping[str, Any], archive: str) -> int | None:
+    found: Any = about
+    for key in ("archives", archive, "size"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, int) and 0 < found < 1 << 63 else None
 
 
 def uid_of(text: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ingest.sources.lists import Lists, Only, Sites
 from ingest.sources.objaverse import Objaverse, uid_of
-from ingest.sources.source import Source, make_item, printable
+from ingest.sources.source import Source, as_read, make_item, printable
 from pipeline.records import SourceItem
 
 Part = Literal["github", "sketchfab", "smithsonian", "thingiverse"]
@@ -82,7 +82,7 @@ class ObjaverseXl(Source):
             owner, repo, commit, path = match.groups()
             uri, author = f"{self.sites.github_raw}/{owner}/{repo}/{commit}/{quote(path, safe='/%')}", owner
         if part == "thingiverse" and (match := re.search(r"fileId=(\d+)", page)):
-            uri = f"https://www.thingiverse.com/download:{match[1]}"
+            uri = f"{self.sites.thingiverse}/download:{match[1]}"
         return make_item(
             source=self.name,
             uri=uri,
@@ -92,6 +92,8 @@ class ObjaverseXl(Source):
             author=printable(str(metadata.get("author") or author)),
             source_url=page,
             checked_on=CHECKED_ON,
+            evidence=f"{self.sites.objaverse_xl}/{part}/{part}.parquet",
+            evidence_text=as_read(row),
             expected_sha256=str(row.get("sha256") or "").lower(),
         )
 

@@ -66,7 +66,7 @@ class Sketchfab(Source):
                 models = [model for model in page["results"] if model.get("uid")]
             except (Refused, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{url} is not answered as expected: {error!r}") from None
-            yield from (self._item(model) for model in models if self._is_chosen(model))
+            yield from (self._item(model, url) for model in models if self._is_chosen(model))
             url = str(page.get("next") or "")
             if url and not url.startswith(f"{self.sites.sketchfab}/"):
                 raise ValueError(f"the next page of the search is at another site: {url[:200]}")
@@ -87,7 +87,7 @@ class Sketchfab(Source):
     def _is_chosen(self, model: Mapping[str, Any]) -> bool:
         return bool(model.get("animationCount")) or not self.only.animated
 
-    def _item(self, model: Mapping[str, Any]) -> SourceItem:
+    def _item(self, model: Mapping[str, Any], read_at: str = "") -> SourceItem:
         licence = model.get("license") or {}
         return model_item(
             model,
@@ -95,7 +95,21 @@ class Sketchfab(Source):
             uri=f"{self.sites.sketchfab}/models/{model['uid']}/download",
             spdx=str(licence.get("slug") or licence.get("label") or licence.get("fullName") or ""),
             noai_unless_tagged=False,
+            evidence=read_at or f"{self.sites.sketchfab}/models/{model['uid']}",
+            archive="gltf",
         )
+
+
+def model_of(fetcher: Fetcher, sites: Sites, uid: str) -> tuple[Mapping[str, Any], SourceItem]:
+    """What the site says of a model now, and the item that it would be.
+
+    Raises:
+        Refused: As `Fetcher.fetch`; `fetch_failed` too if the answer is none of the API's.
+    """
+    model = _json(fetcher, f"{sites.sketchfab}/models/{quote(uid, safe='')}")
+    if not isinstance(model, dict) or not isinstance(model.get("license") or {}, dict):
+        raise Refused("fetch_failed", "the site's answer describes no model")
+    return model, Sketchfab(sites=sites)._item({**model, "uid": uid})
 
 
 def is_download(uri: str, sites: Sites) -> bool:
@@ -116,9 +130,12 @@ def download(fetcher: Fetcher, uri: str, folder: Path, *, max_bytes: int) -> Fet
         Refused: As `Fetcher.fetch`, with `login_needed` if there is no token or it is not accepted; and `malformed`,
             `unsafe_uri` or `too_large` of the archive.
     """
-    token = os.environ.get(TOKEN, "")
+    token = os.environ.get(TOKEN, "").strip()
     if not token:
         raise Refused("login_needed", f"the environment variable {TOKEN} is not set")
+    if not (token.isascii() and token.isprintable()):
+        # Else the error of whoever refuses to send it would quote it.
+        raise Refused("login_needed", f"the environment variable {TOKEN} holds what cannot be a token")
     answer = _json(fetcher, uri, {"Authorization": f"Token {token}"})
     try:
         url = str(answer["gltf"]["url"])

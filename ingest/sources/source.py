@@ -1,14 +1,19 @@
 """What a source is, and how an item is made."""
 
-import datetime
+import hashlib
+import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from pipeline.dates import today
 from pipeline.records import SourceItem, content_id
 
+COMMAND_LINE = "command line"
+"""`evidence` of a licence that nobody but the caller claims."""
 NOT_REGISTERED = -1
 """`seq` of an item as a source lists it; `register` gives it its place."""
 
@@ -43,10 +48,14 @@ def make_item(
     source_url: str = "",
     noai: bool | None = None,
     checked_on: str = "",
+    evidence: str = "",
+    evidence_text: str = "",
+    noai_checked_on: str = "",
     expected_sha256: str = "",
+    num_bytes: int | None = None,
     tags: Sequence[str] = (),
 ) -> SourceItem:
-    """An item with its id.
+    """An item with its id. Of `evidence_text`, what was read at `evidence`, the hash is kept.
 
     What decides the item's fate is part of the id: after a licence or a checksum is corrected in its source, the same
     file is a new item, and is looked at again.
@@ -68,20 +77,18 @@ def make_item(
         source_url=source_url,
         noai=noai,
         checked_on=checked_on or today(),
+        evidence=evidence,
+        evidence_sha256=hashlib.sha256(evidence_text.encode()).hexdigest() if evidence_text else "",
+        noai_checked_on=noai_checked_on or (checked_on or today() if noai is not None else ""),
         expected_sha256=expected_sha256,
+        num_bytes=num_bytes,
         tags=tuple(tags),
     )
 
 
-def today() -> str:
-    """The date in ISO 8601, UTC; that of `SOURCE_DATE_EPOCH` if it is set, so that builds can be repeated."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if epoch:
-        try:
-            return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC).date().isoformat()
-        except (ValueError, OverflowError, OSError):
-            raise ValueError(f"SOURCE_DATE_EPOCH must be whole seconds since 1970, got {epoch!r}") from None
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
+def as_read(row: Mapping[str, Any]) -> str:
+    """A row or answer as text to be hashed: equal content, equal text."""
+    return json.dumps(row, sort_keys=True, default=str)
 
 
 def path_uri(path: Path) -> str:

@@ -222,6 +222,29 @@ def test_nothing_leads_into_private_networks_unless_allowed(web: Web, tmp_path: 
     fetcher.close()
 
 
+def test_a_host_that_is_named_may_be_private_and_no_other(web: Web, tmp_path: Path) -> None:
+    web.files["/file.glb"] = CONTENT
+    host = web.url.removeprefix("http://")
+    fetcher = Fetcher(replace(QUICK, allow_private=False, private_hosts=f"10.0.0.1:80, {host}"))
+    assert fetcher.fetch(f"{web.url}/file.glb", tmp_path / "target", max_bytes=10**6).num_bytes == len(CONTENT)
+    for number, place in enumerate((f"http://localhost:{host[-5:]}", "http://127.0.0.1:9", "http://10.0.0.1:81")):
+        web.faults[f"/away{number}"] = f"to:{place}/file.glb"
+        assert refusal(fetcher, f"{web.url}/away{number}", tmp_path).reason == "private_address", place
+    assert web.asked["/file.glb"] == 1
+    fetcher.close()
+
+
+def test_waiting_for_its_turn_costs_a_download_nothing(web: Web, tmp_path: Path) -> None:
+    """Twelve downloads of 0.1 s, one after the other, each of which has half a second."""
+    web.files["/file.glb"], web.faults["/file.glb"] = CONTENT, "wait"
+    fetcher = Fetcher(replace(QUICK, per_host=1, deadline_s=0.5, attempts=1))
+    with ThreadPoolExecutor(12) as pool:
+        targets = [tmp_path / str(number) for number in range(12)]
+        list(pool.map(lambda target: fetcher.fetch(f"{web.url}/file.glb", target, max_bytes=10**6), targets))
+    assert web.most_at_once == 1
+    fetcher.close()
+
+
 def test_a_redirect_into_a_private_network_is_refused(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,8 +265,7 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
 ) -> None:
     web.files["/file.glb"] = CONTENT
     monkeypatch.setattr("ingest.hosts._addresses", lambda host: ["93.184.216.34"])
-    monkeypatch.setattr("ingest.hosts.refuse_private", lambda request: None)
-    monkeypatch.setattr("ingest.fetch.refuse_private", lambda request: None)
+    monkeypatch.setattr("ingest.hosts.Private.refuse", lambda self, request: None)
     fetcher = Fetcher(replace(QUICK, allow_private=False))
     assert refusal(fetcher, f"{web.url}/file.glb", tmp_path).reason == "private_address"
     assert not (tmp_path / "target").exists()
@@ -251,7 +273,16 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_refused(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"attempts": 0}, {"timeout_s": 0}, {"deadline_s": -1}, {"first_wait_s": 100.0}, {"first_wait_s": -1.0}]
+    "settings",
+    [
+        {"attempts": 0},
+        {"timeout_s": 0},
+        {"deadline_s": -1},
+        {"first_wait_s": 100.0},
+        {"first_wait_s": -1.0},
+        {"connections": 0},
+        {"byte_budget": -1},
+    ],
 )
 def test_bad_settings_are_an_error_at_once(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -25,6 +25,12 @@ class Web:
         """The header of each request, in turn."""
         self.etags: dict[str, str] = {}
         """Path to the version; those that have one give parts of the file."""
+        self.redirects: dict[str, str] = {}
+        """Path to the URL where the file is, as a collection sends its readers on to where its files are stored."""
+        self.latency_s = 0.0
+        """Before each answer."""
+        self.trickle_s = 0.02
+        """Between the bytes of what is `slow`."""
         self.at_once = 0
         self.most_at_once = 0
         self.url = ""
@@ -37,14 +43,20 @@ def serve() -> Iterator[Web]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *args: object) -> None:
             pass
 
         def do_HEAD(self) -> None:
+            time.sleep(web.latency_s)
+            if self.path in web.redirects:
+                self._answer(302, b"", extra={"Location": web.redirects[self.path]})
+                return
             self._answer(200 if self.path in web.files else 404, web.files.get(self.path, b""), with_body=False)
 
-        def do_GET(self) -> None:  # noqa: PLR0912 - a branch a fault
+        def do_GET(self) -> None:  # noqa: PLR0912, PLR0915 - a branch a fault
+            time.sleep(web.latency_s)
             web.asked[self.path] += 1
             web.ranges.append(self.headers.get("Range", ""))
             if token := self.headers.get("Authorization", ""):
@@ -80,10 +92,18 @@ def serve() -> Iterator[Web]:
                 self.close_connection = True
             elif fault == "wait":
                 self._wait(content or b"")
+            elif fault == "html":
+                self._answer(200, b"<!DOCTYPE html><html>please log in</html>")
+            elif fault == "wrong":
+                self._answer(200, (content or b"") + b"    ")
+            elif fault == "endless":
+                self._endless(content or b"")
             elif fault == "noai":
                 self._answer(200, content or b"", extra={"X-Robots-Tag": "otherbot: noindex, NoAI"})
             elif fault == "unsized":
                 self._chunked(content or b"")
+            elif self.path in web.redirects:
+                self._answer(302, b"", extra={"Location": web.redirects[self.path]})
             elif content is None:
                 self._answer(404, b"gone")
             elif self.path in web.etags:
@@ -135,6 +155,16 @@ def serve() -> Iterator[Web]:
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
                 self.wfile.write(b"0\r\n\r\n")
 
+        def _endless(self, content: bytes) -> None:
+            """Until the client has had enough."""
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            part = content + bytes(1 << 16)
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+
         def _trickle(self, content: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -143,10 +173,16 @@ def serve() -> Iterator[Web]:
                 for byte in content:
                     self.wfile.write(bytes([byte]))
                     self.wfile.flush()
-                    time.sleep(0.02)
+                    time.sleep(web.trickle_s)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+        def handle_error(self, *args: object) -> None:
+            """Clients may leave as they like."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     web.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:

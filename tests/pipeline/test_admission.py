@@ -156,7 +156,7 @@ def test_a_heavy_item_is_passed_over_for_a_while_only(tmp_path: Path) -> None:
 def test_idle_workers_give_back_what_a_heavy_item_needs(tmp_path: Path, memory_mb: float) -> None:
     items = [weighing(0, 400), weighing(1, 400), weighing(2, 850)]
     seen = run(tmp_path, items, workers=2, memory_mb=memory_mb)
-    num_at_the_end = 2 + 4  # core and io workers
+    num_at_the_end = 2
     assert (seen.num_closed > num_at_the_end) == (memory_mb == 900)
 
 

@@ -45,7 +45,7 @@ def test_a_row_survives_arrow_with_nested_parts_and_nulls() -> None:
         height=8, fps=8.0, seed=1, azimuth_deg=0.0, elevation_deg=0.0, view_names=("view_00",), c2w=tuple([0.5] * 16),
         num_camera_frames=1, intrinsics=(1.0, 1.0, 4.0, 4.0), world_scale=1.0, world_centre=(0.0, 0.0, 1.0),
         folder="clips/c", parts=(Part(name="v00.webp", num_bytes=3, sha256="ab"),), texture_limit_px=0,
-        blender_version="4", device="CPU", settings="{}",
+        blender_version="4", device="CPU", settings="{}", backdrop="",
     )  # fmt: skip
     for row in (clip, item(3)):
         (back,) = to_table([row], type(row)).to_pylist()

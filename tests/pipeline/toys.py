@@ -15,7 +15,7 @@ def item(number: int, *, name: str = "") -> SourceItem:
     return SourceItem(
         item_id=f"item{number:03d}", seq=number, source="toys", uri=f"/toys/{number}", name=name or str(number),
         title="", spdx="", licence_text="", licence_url="", author="", source_url="", noai=None, checked_on="",
-        expected_sha256="", tags=(),
+        evidence="", evidence_sha256="", noai_checked_on="", expected_sha256="", num_bytes=None, tags=(),
     )  # fmt: skip
 
 
@@ -48,6 +48,8 @@ class Halve(Stage[SourceItem, Visibility]):
         if item.name == "die":
             os._exit(9)
         if item.name == "slow":
+            with open(f"{self.scratch}/processes", "a") as file:
+                file.write(f"{os.getpid()}\n")
             time.sleep(1.0)
         for part in range(2 if item.seq % 2 == 0 else 1):
             half = item.seq / 2 * self.scale

@@ -24,6 +24,8 @@ def sites_of(web: Web) -> Sites:
     return Sites(
         objaverse=f"{web.url}/datasets/allenai/objaverse/resolve/main",
         objaverse_xl=f"{web.url}/datasets/allenai/objaverse-xl/resolve/main",
+        sketchfab=f"{web.url}/v3",
+        thingiverse=f"{web.url}/thingiverse",
         github_raw=f"{web.url}/raw",
         github_media=f"{web.url}/media",
     )
@@ -44,16 +46,30 @@ def about(number: int, **changes: Any) -> dict[str, Any]:
     return values | changes
 
 
-def serve_objaverse(web: Web, objects: list[dict[str, Any]]) -> None:
-    """`object-paths.json.gz`, `metadata/000-00x.json.gz` with two objects each, and the files."""
+def serve_objaverse(
+    web: Web, objects: list[dict[str, Any]], *, per_folder: int = 2, num_bytes: int = 0, redirect: bool = False
+) -> None:
+    """`object-paths.json.gz`, `metadata/000-00x.json.gz`, and the files.
+
+    Args:
+        web: What serves them.
+        objects: Their metadata.
+        per_folder: Objects that share a metadata file.
+        num_bytes: To make the files larger by.
+        redirect: Answer with the place where the file really is, as Hugging Face does.
+    """
     root = "/datasets/allenai/objaverse/resolve/main"
     paths = {}
     folders: dict[str, dict[str, Any]] = {}
     for place, metadata in enumerate(objects):
-        folder = f"000-{place // 2:03d}"
+        folder = f"000-{place // per_folder:03d}"
         paths[metadata["uid"]] = f"glbs/{folder}/{metadata['uid']}.glb"
         folders.setdefault(folder, {})[metadata["uid"]] = metadata
-        web.files[f"{root}/{paths[metadata['uid']]}"] = triangle_glb(seed=place)
+        path = f"{root}/{paths[metadata['uid']]}"
+        if redirect:
+            web.redirects[path] = f"/cdn/{metadata['uid']}"
+            path = web.redirects[path]
+        web.files[path] = triangle_glb(seed=place, num_bytes=num_bytes)
     web.files[f"{root}/object-paths.json.gz"] = gzip.compress(json.dumps(paths).encode())
     for folder, content in folders.items():
         web.files[f"{root}/metadata/{folder}.json.gz"] = gzip.compress(json.dumps(content).encode())

@@ -117,6 +117,14 @@ def test_the_first_so_many(xl: Web, tmp_path: Path) -> None:
     assert not [path for path in xl.asked if "sketchfab" in path]
 
 
+def test_things_that_do_not_move_are_listed_only_if_they_are_wanted(xl: Web, tmp_path: Path) -> None:
+    page = "https://www.thingiverse.com/thing:12345/files?fileId=678"
+    serve_xl(xl, "thingiverse", [{"fileIdentifier": page, "license": "CC BY 4.0", "fileType": "stl", "sha256": ""}])
+    assert not [item for item in source(xl, tmp_path).items() if item.source_url == page]
+    (item,) = (item for item in source(xl, tmp_path, animated=False).items() if item.source_url == page)
+    assert item.uri == f"{xl.url}/thingiverse/download:678"
+
+
 def test_annotations_without_their_column_are_refused(web: Web, tmp_path: Path) -> None:
     web.files["/datasets/allenai/objaverse-xl/resolve/main/github/github.parquet"] = b"PAR1 no table PAR1"
     with pytest.raises(ValueError, match=r"github\.parquet is no Parquet"):

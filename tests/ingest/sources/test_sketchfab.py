@@ -115,7 +115,13 @@ def test_a_model_is_unpacked_with_its_side_files(web: Web, tmp_path: Path, monke
     assert SECRET not in repr(asset)
 
 
-@pytest.mark.parametrize("token", ["", "another"])
+def test_a_line_end_after_the_token_does_no_harm(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKETCHFAB_TOKEN", f" {SECRET}\n")
+    offer(web, 1, archive(tmp_path))
+    assert isinstance(ingested(web, tmp_path, 1), Asset)
+
+
+@pytest.mark.parametrize("token", ["", "another", "an\nother", "änother"])
 def test_without_the_right_token_a_login_is_needed(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
