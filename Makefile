@@ -14,8 +14,8 @@ help: ## Show this list.
 setup: ## Virtual environment in .venv, and the system libraries that Blender needs.
 	@bash .ci/setup.sh
 
-setup-test: ## What the tests need beside: Chromium.
-	@bash .ci/setup.sh --with-chromium
+setup-test: ## What the tests need beside: Chromium, SLURM.
+	@bash .ci/setup.sh --for-tests
 
 venv-bpy5: setup ## Blender 5.0 in .venv-bpy5, for the tests that compare it with 4.5.
 	@test -x .venv-bpy5/bin/python || $(PY) -m venv --without-pip .venv-bpy5

@@ -65,11 +65,18 @@ if ldd "$blender/__init__.so" 2>/dev/null | grep -q 'not found'; then
   install_packages "${LIBRARIES[@]}"
 fi
 
-if [ "${1:-}" = --with-chromium ] && ! command -v chromium >/dev/null; then
-  if [ "$(id -u)" = 0 ]; then
-    install_packages chromium fonts-dejavu-core
+# What tests want beside, if it can be had: PROGRAM, what is skipped without it, PACKAGES.
+for_tests() {
+  if PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null; then return; fi
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    install_packages "${@:3}"
   else
-    say "no Chromium: the tests of the contact sheet will be skipped (sudo apt-get install chromium)"
+    say "no $1: $2 will be skipped (sudo apt-get install ${*:3})"
   fi
+}
+
+if [ "${1:-}" = --for-tests ]; then
+  for_tests chromium "the tests of the contact sheet" chromium fonts-dejavu-core
+  for_tests slurmctld "the tests of jobs under SLURM" slurm-wlm munge
 fi
 say "ready"

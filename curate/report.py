@@ -23,6 +23,7 @@ from curate.scores_view import SCORES, Scope, connect_scores, scores_query
 from pipeline.media import read_view
 from pipeline.reasons import explain
 from pipeline.records import Clip
+from pipeline.revoked import deny_list
 from pipeline.storage import Store
 from pipeline.tables import Tables
 
@@ -69,7 +70,7 @@ def write_report(
     *,
     quiet: bool = False,
 ) -> str:
-    """Write the contact sheet of all scored clips in scope; returns its path.
+    """Write the contact sheet of all scored clips in scope; returns its path. What was taken down is not shown.
 
     Clips are shown as `preset` judges them, whatever `decisions` says now.
 
@@ -84,6 +85,9 @@ def write_report(
         funnel = _funnel(con)
         ids = con.sql("SELECT clip_id FROM chosen").to_arrow_table()["clip_id"].to_pylist()
     clips = tables.rows(Clip, "clip_id IN (SELECT unnest(?))", [ids])
+    denied = deny_list(tables.store.root)
+    gone = {clip.clip_id for clip in clips if denied.has(clip.asset_id, clip.clip_id)}
+    rows = [row for row in rows if row["clip_id"] not in gone]
     shown = _notes(clips=(len(rows), num_clips), rejects=(len(rejects), num_rejects))
     if shown:
         logger.info("the page shows %s", shown)

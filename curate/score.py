@@ -8,6 +8,7 @@ import numpy as np
 
 from curate.appearance import appearance, fingerprint, key_frames, object_pixels
 from curate.motion import flow_px, front_view, frozen_views, image_motion, ssim_still, view_motion
+from curate.silhouette import cut_out
 from curate.visibility import coverage, touches_border, visibility
 from pipeline.media import GREY, read_view
 from pipeline.records import Appearance, Clip, ImageMotion, Record, Rejected, Visibility
@@ -18,7 +19,10 @@ Scores = ImageMotion | Visibility | Appearance
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Stage[Clip, Scores]):
-    """Measure motion, visibility and appearance of a clip, reading each of its views once."""
+    """Measure motion, visibility and appearance of a clip, reading each of its views once.
+
+    Of pictures without alpha the object is cut out first, by how it differs from their backdrop.
+    """
 
     name: ClassVar[str] = "curate.score"
     writes: ClassVar[tuple[type[Record], ...]] = (ImageMotion, Visibility, Appearance)
@@ -89,7 +93,7 @@ class Score(Stage[Clip, Scores]):
             raise _BadStrip(f"view {view}: {error}") from error
         if frames.shape[1:3] != (clip.height, clip.width):
             raise _BadStrip(f"view {view}: frames of {frames.shape[1:3]}, expected {(clip.height, clip.width)}")
-        return frames
+        return cut_out(frames, clip.backdrop) if clip.backdrop else frames
 
 
 class _BadStrip(Exception):

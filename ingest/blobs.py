@@ -28,9 +28,7 @@ def put_blob(store: Store, file: Path, suffix: str, *, sha256: str = "") -> Blob
     Raises:
         OSError: The file changed while it was read.
     """
-    if not sha256:
-        with file.open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    sha256 = sha256 or sha256_of(file)
     num_bytes = file.stat().st_size
     path = f"blobs/{sha256[:2]}/{sha256}.{suffix}"
     if store.exists(path) and store.size(path) == num_bytes:
@@ -43,6 +41,12 @@ def put_blob(store: Store, file: Path, suffix: str, *, sha256: str = "") -> Blob
         if digest.hexdigest() != sha256:
             raise OSError(f"{file} changed while it was read")
     return Blob(path, sha256, num_bytes)
+
+
+def sha256_of(file: Path) -> str:
+    """The file's sha256, hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write_tar(target: Path, members: Mapping[str, Path]) -> None:

@@ -99,17 +99,17 @@ class LicencePolicy:
         """
         if honour_noai and (item.noai or any(tag.lower() == "noai" for tag in item.tags)):
             raise Refused("noai", "its author opted out of use by generative AI")
-        spdx = _claimed(item)
+        spdx = claimed(item)
         licence_class = class_of(spdx)
         if not self._admits(spdx):
             if licence_class is None:
                 raise _unknown(spdx)
             raise Refused("licence_not_allowed", self._why_not(spdx, licence_class), self._way_in(spdx, licence_class))
-        note = "; ".join(
-            KNOWN_REFS[leaf].note for leaf in _leaves(spdx) if leaf in KNOWN_REFS and KNOWN_REFS[leaf].note
-        )
         return Licence(
-            spdx=spdx, licence_class=licence_class or "other", url=item.licence_url or url_of(spdx), note=note
+            spdx=spdx,
+            licence_class=licence_class or "other",
+            url=item.licence_url or url_of(spdx),
+            note=note_of(spdx),
         )
 
     def _admits(self, spdx: str) -> bool:
@@ -170,7 +170,17 @@ def attribution(item: SourceItem, licence: Licence) -> str:
     return " ".join("; ".join(parts).split())
 
 
-def _claimed(item: SourceItem) -> str:
+def note_of(spdx: str) -> str:
+    """What the licences of a normalised expression add to their SPDX texts; empty for most."""
+    return "; ".join(KNOWN_REFS[leaf].note for leaf in _leaves(spdx) if leaf in KNOWN_REFS and KNOWN_REFS[leaf].note)
+
+
+def claimed(item: SourceItem) -> str:
+    """The normalised expression that an item claims.
+
+    Raises:
+        Refused: `licence_unknown`: none, one that we cannot read, or two that contradict each other.
+    """
     stated, linked = parse_claim(item.spdx), parse_claim(item.licence_url)
     if stated and linked and class_of(stated) != class_of(linked):
         raise Refused(

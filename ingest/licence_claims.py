@@ -146,7 +146,7 @@ def _from_words(claim: str) -> str:
 def _from_expression(claim: str) -> str:
     try:
         parsed = licensing().parse(claim)
-    except (ExpressionError, ParseError):
+    except (ExpressionError, ParseError, AssertionError):  # the last for brackets that hold an operator alone: "(AND 0"
         return ""
     if parsed is None:
         return ""

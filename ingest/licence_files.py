@@ -23,6 +23,8 @@ class Statement:
     author: str = ""
     title: str = ""
     source_url: str = ""
+    found_in: str = ""
+    """Name of the file that states the licence."""
 
 
 def statement_of(path: Path) -> Statement:
@@ -30,7 +32,9 @@ def statement_of(path: Path) -> Statement:
     inside = _inside(path)
     stem = re.escape(path.stem)
     own = _text_of(path.parent, rf"{re.escape(path.name)}\.license|{stem}\.licen[sc]e(\.\w+)?")
-    text = own or inside.licence_text or _text_of(path.parent, r"(licen[sc]e|copying).*")
+    found_in, text = own if own[1] else (path.name, inside.licence_text)
+    if not text:
+        found_in, text = _text_of(path.parent, r"(licen[sc]e|copying).*")
     # REUSE-IgnoreStart
     holder = re.search(r"SPDX-FileCopyrightText:\s*(?:©|\(c\)|Copyright)?\s*(?:[\d-]+,?\s+)?([^\n<]+)", text, re.I)
     # REUSE-IgnoreEnd
@@ -40,16 +44,17 @@ def statement_of(path: Path) -> Statement:
         author=inside.author or (holder[1].strip() if holder else ""),
         title=inside.title,
         source_url=inside.source_url,
+        found_in=_clean(found_in) if text else "",
     )
 
 
-def _text_of(folder: Path, pattern: str) -> str:
-    """The text of the one file of such a name; nothing if there are several, as they may contradict each other."""
+def _text_of(folder: Path, pattern: str) -> tuple[str, str]:
+    """Name and text of the one file of such a name; nothing if there are several, as they may contradict each other."""
     names = [name for name in _names(folder, folder.stat().st_mtime_ns) if re.fullmatch(pattern, name, re.IGNORECASE)]
     if len(names) != 1 or not (folder / names[0]).is_file():
-        return ""
+        return "", ""
     with (folder / names[0]).open("rb") as file:
-        return file.read(_MOST_TEXT_BYTES).decode("utf-8", "replace")
+        return names[0], file.read(_MOST_TEXT_BYTES).decode("utf-8", "replace")
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,17 +2,20 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import tempfile
-from collections import Counter
+import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from ingest import sequences
-from ingest.blobs import Blob, put_blob, write_tar
+from ingest.blobs import Blob, put_blob, sha256_of, write_tar
 from ingest.fbx import check_fbx
 from ingest.fetch import Fetched, Fetcher, FetchSettings, beside, local_path
 from ingest.gltf import SideFile, read_gltf
@@ -23,12 +26,16 @@ from ingest.side_files import material_files, texture_files
 from ingest.sniff import Kind, sniff
 from ingest.sources.lists import Sites
 from ingest.sources.sketchfab import download, is_download
+from ingest.taken_down import TakenDown
 from ingest.texture_names import PICTURES_BESIDE, places, texture_names
 from pipeline.records import Asset, Inspection, Record, Rejected, SourceItem, content_id
 from pipeline.stage import Stage, rejected
+from pipeline.tables import Tables
 
 _MOST_ASKED = 50
 """Pictures that a server is asked for in vain, at worst twice each: files name what never left their author's disk."""
+_AT_WORK = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""Held while a file is read and judged: downloads are many at once, but what they brought takes a core and memory."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER_BYTES = 1024
 
@@ -72,6 +79,16 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
             raise ValueError(f"sequence_fps must lie in 1..1000, got {self.sequence_fps}")
         _ = self._licence_policy
 
+    @property
+    def at_once(self) -> int:
+        """As many as connections."""
+        return self.fetch.connections
+
+    @property
+    def byte_budget(self) -> int:
+        """As the settings of downloads say."""
+        return self.fetch.byte_budget
+
     @classmethod
     def inputs(cls, rows: Sequence[Record]) -> list[SourceItem]:
         """The listed items."""
@@ -94,6 +111,7 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
     def _ingest(self, item: SourceItem) -> Iterator[Asset | Inspection]:
         if not item.uri:
             raise Refused("not_found", "its list gives neither a file nor a URL for it", "check the name or id")
+        self._taken_down.check_item(item)
         licence = self._licence_policy.admit(item, honour_noai=self.honour_noai)
         with tempfile.TemporaryDirectory(prefix="mv4d-ingest-") as folder:
             frames = self._frames(item.uri)
@@ -104,12 +122,15 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
             files: dict[str, Path] = {}
             inspection = None
             if kind.format in ("glb", "gltf"):
-                gltf = read_gltf(main.path, max_json_bytes=self.limits.max_json_bytes)
-                check_json(gltf, self.limits)
+                with _AT_WORK:
+                    gltf = read_gltf(main.path, max_json_bytes=self.limits.max_json_bytes)
+                    check_json(gltf, self.limits)
                 files = self._fetch_beside(uri, gltf.side_files, main.num_bytes, Path(folder))
-                inspection = inspect_gltf(gltf.with_files(files), self.limits)
+                with _AT_WORK:
+                    inspection = inspect_gltf(gltf.with_files(files), self.limits)
             elif kind.format == "fbx":
-                check_fbx(main.path)
+                with _AT_WORK:
+                    check_fbx(main.path)
             elif kind.format == "obj":
                 files = self._fetch_materials(uri, main, Path(folder))
                 if frames:
@@ -203,13 +224,16 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
     def _store(self, kind: Kind, main: Fetched, files: dict[str, Path], folder: Path) -> tuple[Blob, str]:
         """The blob, and the main file's name in it if it is a tar."""
         if not files:
+            self._taken_down.check_bytes(main.sha256)
             return put_blob(self.store, main.path, kind.suffix, sha256=main.sha256), ""
         # Always the same name, so that equal contents are equal bytes.
         main_file = sequences.frame_name(0) if sequences.FACTS in files else f"asset.{kind.suffix}"
         while main_file in files:
             main_file = f"_{main_file}"
         write_tar(folder / "asset.tar", {**files, main_file: main.path})
-        return put_blob(self.store, folder / "asset.tar", f"{kind.suffix}.tar"), main_file
+        sha256 = sha256_of(folder / "asset.tar")
+        self._taken_down.check_bytes(sha256)
+        return put_blob(self.store, folder / "asset.tar", f"{kind.suffix}.tar", sha256=sha256), main_file
 
     @cached_property
     def _licence_policy(self) -> LicencePolicy:
@@ -217,45 +241,74 @@ class Ingest(Stage[SourceItem, Asset | Inspection]):
         return LicencePolicy(name=self.policy, allow=allow)
 
     @cached_property
+    def _taken_down(self) -> TakenDown:
+        return TakenDown(Tables(self.store))
+
+    @cached_property
     def _fetcher(self) -> Fetcher:
         return Fetcher(self.fetch, honour_noai=self.honour_noai)
 
     def dry_run(self, items: Iterable[SourceItem], *, ask_servers: bool = False) -> "DryRun":
-        """What ingesting would admit and fetch, by licence and suffix; nothing is fetched or written.
+        """What ingesting would admit and fetch, by source, licence and suffix; nothing is fetched or written.
 
         Args:
             items: As a source lists them.
-            ask_servers: Send a HEAD request for each URL that is admitted, to know its size.
+            ask_servers: Send a HEAD request for each admitted URL whose size its source does not state.
         """
         result = DryRun()
-        for item in items:
-            suffix = Path(item.uri.partition("?")[0]).suffix.lower().lstrip(".") or "unknown"
-            try:
-                decision = self._licence_policy.admit(item, honour_noai=self.honour_noai).licence_class
-            except Refused as refused:
-                result.turned_away[refused.reason, suffix] += 1
-                continue
-            result.admitted[decision, suffix] += 1
-            may_ask = ask_servers or local_path(item.uri) is not None
-            num_bytes = self._fetcher.size(item.uri) if item.uri and may_ask else None
-            result.num_bytes += num_bytes or 0
-            result.num_unknown_size += num_bytes is None
+        items = iter(items)
+        weigh = partial(self._weigh, ask_servers=ask_servers)
+        with ThreadPoolExecutor(self.fetch.connections) as pool:
+            while batch := list(itertools.islice(items, 1000)):
+                for item, (is_admitted, why, num_bytes) in zip(batch, pool.map(weigh, batch), strict=True):
+                    suffix = Path(item.uri.partition("?")[0]).suffix.lower().lstrip(".") or "unknown"
+                    tally = (result.admitted if is_admitted else result.turned_away)[item.source, why, suffix]
+                    tally.num_files += 1
+                    tally.num_bytes += num_bytes or 0
+                    tally.num_unknown_size += num_bytes is None
         self.close()
         return result
+
+    def _weigh(self, item: SourceItem, *, ask_servers: bool) -> tuple[bool, str, int | None]:
+        """Whether an item is admitted, its licence class or why not, and its size as far as it is known."""
+        try:
+            licence_class = self._licence_policy.admit(item, honour_noai=self.honour_noai).licence_class
+        except Refused as refused:
+            return False, refused.reason, item.num_bytes
+        may_ask = item.uri and (ask_servers or local_path(item.uri) is not None)
+        num_bytes = self._fetcher.size(item.uri) if may_ask and item.num_bytes is None else item.num_bytes
+        return True, licence_class, num_bytes
+
+
+@dataclass
+class Tally:
+    """Files of one kind."""
+
+    num_files: int = 0
+    num_bytes: int = 0
+    """Of those whose size is known; side files are not counted."""
+    num_unknown_size: int = 0
+    """Absent files, and URLs whose size neither the source nor, if it was asked, the server has told."""
 
 
 @dataclass
 class DryRun:
-    """Counts of what ingesting would do."""
+    """Counts and bytes of what ingesting would do."""
 
-    admitted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(licence class, suffix): items whose licence the policy admits."""
-    turned_away: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(reason, suffix): items that would be rejected unseen."""
-    num_bytes: int = 0
-    """To fetch or copy, of the admitted items whose size is known; side files are not counted."""
-    num_unknown_size: int = 0
-    """Admitted items whose size is not known: absent files, and URLs if servers were not asked."""
+    admitted: dict[tuple[str, str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
+    """(source, licence class, suffix): what the policy admits, to fetch or copy."""
+    turned_away: dict[tuple[str, str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
+    """(source, reason, suffix): what would be rejected unseen."""
+
+    @property
+    def total(self) -> Tally:
+        """Of all that is admitted."""
+        tallies = self.admitted.values()
+        return Tally(
+            num_files=sum(tally.num_files for tally in tallies),
+            num_bytes=sum(tally.num_bytes for tally in tallies),
+            num_unknown_size=sum(tally.num_unknown_size for tally in tallies),
+        )
 
 
 class _Absent(Exception):
@@ -296,5 +349,8 @@ def _asset(item: SourceItem, licence: Licence, kind: Kind, blob: Blob, main_file
         source_url=item.source_url,
         noai=item.noai,
         checked_on=item.checked_on,
+        evidence=item.evidence,
+        evidence_sha256=item.evidence_sha256,
+        noai_checked_on=item.noai_checked_on,
         tags=item.tags,
     )

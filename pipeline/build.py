@@ -18,13 +18,12 @@ from curate.scores_view import Scope
 from ingest.duplicates import mark_duplicates
 from ingest.fetch import FetchSettings
 from ingest.licence import LicencePolicy, PolicyName
-from ingest.register import register
+from ingest.recheck import list_items
 from ingest.sources.lists import Only, Sites
 from ingest.sources.open_source import open_source
 from ingest.sources.source import Source
 from ingest.stage import Ingest
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
-from pipeline.records import SourceItem
 from pipeline.running import RunOptions, absolute_root, run_stages
 from pipeline.sole_driver import sole_driver
 from pipeline.stage import Stage
@@ -235,12 +234,6 @@ def build(options: BuildOptions, specs: Sequence[str], *, report: bool = True) -
         finally:
             streaming.close()
         return finish(options, tables, preset, packer, report=report)
-
-
-def list_items(tables: Tables, sources: Sequence[Any]) -> list[SourceItem]:
-    """All items of some sources, registered, in the order that decides ties."""
-    items = [item for source in sources for item in register(tables, source)]
-    return sorted(items, key=lambda item: item.seq)
 
 
 def finish(options: BuildOptions, tables: Tables, preset: Preset, packer: Packer, *, report: bool) -> int:

@@ -28,13 +28,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("pipeline.demo:main", "the whole pipeline on the built-in samples, with a page to look at"),
     "build": ("pipeline.build:main", "assets in, shards out, in one streaming run"),
     "ingest": ("ingest.__main__:main", "list, check licences, fetch and inspect 3D files"),
+    "import": ("ingest.rendered.command:import_main", "clips of data sets that others rendered: MV-Video, Diffusion4D"),
+    "licence": ("ingest.__main__:licence_main", "recheck: read sources again; what is gone, private, or licensed anew"),
     "probe": ("render.__main__:probe_main", "measure every animation of every asset; no pixel is rendered"),
     "render": ("render.__main__:main", "render the animations that pass the gate"),
     "curate": ("curate.__main__:main", "score clips and decide by a preset which to keep"),
+    "caption": ("curate.captions.__main__:main", "captions from Cap3D's or any list, or by a video-language model"),
     "pack": ("shards.__main__:pack_main", "write kept clips into WebDataset shards, with cards and index"),
     "lint": ("shards.__main__:lint_main", "check every byte of every shard against its index"),
     "stats": ("shards.__main__:stats_main", "the funnel, figures, and SQL over everything"),
+    "takedown": ("shards.__main__:takedown_main", "take assets out of a data set, and keep them out"),
+    "attribution": ("shards.__main__:attribution_main", "whom to credit for a data set, some tars, a training run"),
     "report": ("curate.__main__:report_main", "a page with playing clips, scores, and thresholds as sliders"),
+    "latents": ("training.__main__:latents_main", "encode clips once, so that training reads latents alone"),
+    "train": ("training.__main__:main", "train the multi-view video diffusion model on shards; sample and export it"),
     "doctor": ("pipeline.doctor:main", "check this machine and say what to install"),
 }
 """command: (where it lives, what it does)."""
@@ -50,7 +57,7 @@ EXIT_INTERRUPTED = 130
 T = TypeVar("T")
 
 
-class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Defaults and types after each option; examples as they are written."""
 
 
@@ -61,7 +68,7 @@ def command_parser(command: str, summary: str, examples: str) -> ArgumentParser:
         prog=f"mv4d {command}",
         description=summary,
         epilog=f"Examples:\n{lines}",
-        formatter_class=_Help,
+        formatter_class=Help,
         allow_abbrev=True,
     )
     parser.add_argument("--config", action="config", help="Read options from a YAML file; later ones override it.")

@@ -54,6 +54,10 @@ REASONS: dict[str, tuple[str, str]] = {
         "another file that it needs is absent",
         "keep the files that belong together in one folder, or pack them into one (.glb)",
     ),
+    "wrong_count": (
+        "views or frames are not as many, or not of one size, as their data set's layout says",
+        "unpack the data set again; see the detail for what was found",
+    ),
     "image_bomb": ("a texture would decode to an absurd size", "resize the texture"),
     "absurd_duration": (
         "an animation lasts longer than the limit",
@@ -106,6 +110,8 @@ REASONS: dict[str, tuple[str, str]] = {
         "this pass cannot be made for this clip: its vertices come and go, or it has one view only",
         "nothing to do; the other passes are there",
     ),
+    # caption
+    "no_words": ("the model that was asked for a caption said nothing", "ask another, or with another --prompt"),
     # curate: judgements of rendered clips
     "blank": ("hardly anything can be seen", "look at the clip: materials or scale"),
     "out_of_frame": ("the object touches the image border", "look at the clip: framing"),

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.reasons import REASONS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 LicenceClass = Literal["cc0", "permissive", "by", "by-sa", "by-nc", "by-nc-sa", "other"]
 
@@ -62,8 +62,16 @@ class SourceItem(Record):
     """The author's opt-out from generative AI; None if the source does not say."""
     checked_on: str
     """Date, ISO 8601, on which licence and opt-out were read."""
+    evidence: str
+    """Where the licence was read: a web address, a file's name with its line, or `command line`; never a whole path."""
+    evidence_sha256: str
+    """Of what was read there; empty if nothing was."""
+    noai_checked_on: str
+    """Date, ISO 8601, on which the source was read for an opt-out; empty if it has no place to state one."""
     expected_sha256: str
     """Of the main file; empty if the source does not say."""
+    num_bytes: int | None
+    """Of the download, as the source states it; None if it does not."""
     tags: tuple[str, ...]
 
 
@@ -77,13 +85,14 @@ class Asset(Record):
     item_id: str
     seq: int
     asset_id: str
-    """sha256 of the stored blob."""
+    """sha256 of the stored blob; where there is none, a hash of the data set and of the model's id in it."""
     source: str
     uri: str
     name: str
     title: str
     format: str
-    """Lower-case suffix without the dot: glb, gltf, fbx, blend, usd, obj, abc."""
+    """Lower-case suffix without the dot: glb, gltf, fbx, blend, usd, obj, abc; `rendered` where only pictures of the
+    model came in, with `blob` empty then."""
     num_bytes: int
     blob: str
     """Path below the data root. A format with side files is stored as one tar of its folder."""
@@ -99,7 +108,65 @@ class Asset(Record):
     source_url: str
     noai: bool | None
     checked_on: str
+    evidence: str
+    """This and the two after it as in the item."""
+    evidence_sha256: str
+    noai_checked_on: str
     tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LicenceCheck(Record):
+    """An item's source, read once more: what it says now. The newest check with changes counts before the asset's row.
+
+    Asset rows stay as they were written, so what was known when stays known.
+    """
+
+    table: ClassVar[str] = "licence_checks"
+    key: ClassVar[tuple[str, ...]] = ("item_id", "checked_at")
+
+    item_id: str
+    checked_at: str
+    """Time, ISO 8601, UTC."""
+    source_status: str
+    """live, gone, private (behind a login, or no longer for download), unlisted (its list is there, without it), or
+    unreachable (nothing can be said)."""
+    changes: tuple[str, ...]
+    """Against what was known before: `licence`, `noai`, `noai_lifted`, `status`. Nothing is taken from a source that
+    does not answer."""
+    spdx: str
+    """This and those below as they are known now: as stated or, where nothing is stated, as before."""
+    licence_class: str
+    """Empty for a licence that we do not know, which no policy admits."""
+    licence_text: str
+    licence_url: str
+    attribution: str
+    noai: bool | None
+    evidence: str
+    evidence_sha256: str
+    noai_checked_on: str
+    detail: str
+    """What was found, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeDown(Record):
+    """Somebody asked for assets to be taken out, and for nothing of the kind to come in again."""
+
+    table: ClassVar[str] = "takedowns"
+    key: ClassVar[tuple[str, ...]] = ("takedown_id",)
+
+    takedown_id: str
+    kind: str
+    """asset, url or author: what `value` is."""
+    value: str
+    why: str
+    asked_on: str
+    """Date, ISO 8601."""
+    asset_ids: tuple[str, ...]
+    """Of the assets that it meant then."""
+    urls: tuple[str, ...]
+    """Where those were fetched from on the web."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +355,7 @@ class Clip(Record):
     intrinsics: tuple[float, float, float, float]
     """fx, fy, cx, cy in pixels; the pixel centre of the top left pixel is (0.5, 0.5)."""
     world_scale: float
-    """world = world_scale * (asset_point - world_centre), asset points in Blender's z-up frame."""
+    """world = world_scale * (asset_point - world_centre), asset points in Blender's z-up frame; NaN if not known."""
     world_centre: tuple[float, float, float]
     folder: str
     """`clips/ab/<clip_id>` below the data root."""
@@ -301,7 +368,10 @@ class Clip(Record):
     device: str
     """What drew it: `CPU`, or the way to use a GPU and its name. Only the processor draws the same bytes each time."""
     settings: str
-    """As in the plan, with what the renderer resolved."""
+    """As in the plan, with what the renderer resolved; of an imported clip, what was told and what was assumed."""
+    backdrop: str
+    """`#rrggbb` that the object stands before where the pictures have no alpha (it is 255 everywhere then), measured on
+    their rims; empty for pictures with alpha, which all of our own are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +400,24 @@ class Truth(Record):
     pixels of at least half alpha; common ones as a share of all. 0..1."""
     num_seen: int
     """Pixels with a value, over all views and frames; vertices times frames for tracks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption(Record):
+    """Words about a clip, and where they came from. A clip may have several: `shards.captions` says which is packed."""
+
+    table: ClassVar[str] = "captions"
+    key: ClassVar[tuple[str, ...]] = ("clip_id", "source")
+
+    clip_id: str
+    kind: str
+    """`file`: joined from a list, such as Cap3D's. `model`: a video-language model looked at the clip. `data_set`: of
+    the data set that the clip was imported from. Captions made of names and tags are not stored: packing makes them."""
+    source: str
+    """Which file, model or data set."""
+    text: str
+    about: str
+    """What led from the list to the clip: `uid 2a7f…`, `sha256 …`; empty for other kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -490,8 +578,8 @@ class StageSettings(Record):
 
 
 RECORDS: tuple[type[Record], ...] = (
-    SourceItem, Asset, Inspection, Probe, Animation, ClipPlan, Clip, Truth, ImageMotion, Visibility, Appearance,
-    Decision, Sample, Rejected, Done, StageSettings,
+    SourceItem, Asset, LicenceCheck, TakeDown, Inspection, Probe, Animation, ClipPlan, Clip, Truth, Caption,
+    ImageMotion, Visibility, Appearance, Decision, Sample, Rejected, Done, StageSettings,
 )  # fmt: skip
 
 
@@ -511,10 +599,15 @@ def arrow_type(annotation: Any) -> pa.DataType:
     raise TypeError(f"no Arrow type for {annotation}")
 
 
+_SCHEMAS: dict[type[Record], pa.Schema] = {}
+
+
 def arrow_schema(record: type[Record]) -> pa.Schema:
     """The Arrow schema of a record's table; its metadata name the record and the schema version."""
-    metadata = {"record": record.__name__, "schema_version": str(SCHEMA_VERSION)}
-    return pa.schema([_arrow_field(field) for field in _typed_fields(record)], metadata=metadata)
+    if record not in _SCHEMAS:
+        metadata = {"record": record.__name__, "schema_version": str(SCHEMA_VERSION)}
+        _SCHEMAS[record] = pa.schema([_arrow_field(field) for field in _typed_fields(record)], metadata=metadata)
+    return _SCHEMAS[record]
 
 
 def to_table(rows: list[Record], record: type[Record]) -> pa.Table:

@@ -9,6 +9,7 @@ import itertools
 
 from pipeline import reasons, records
 from pipeline.records import RECORDS, SCHEMA_VERSION, Record, arrow_schema
+from pipeline.tables import CROSSWALK_COLUMNS
 
 
 def field_docs(record: type) -> dict[str, str]:
@@ -39,6 +40,27 @@ def _section(record: type[Record]) -> list[str]:
     return [*lines, ""]
 
 
+EXAMPLE = """SELECT key, crosswalk.uid, c.column1 AS cap3d
+FROM 'DATA/shards/samples.parquet' JOIN crosswalk USING (asset_id)
+    JOIN read_csv('Cap3D_automated_Objaverse_full.csv', header = false) AS c ON c.column0 = cap3d_key"""
+"""A query over the cross-walk and a list of somebody else's."""
+
+
+def _crosswalk() -> list[str]:
+    lines = [
+        "## `crosswalk` (a view)",
+        "",
+        "By which names assets are known elsewhere: to join lists of captions, scores or choices that go by other ids. "
+        "One row an asset (more if it was listed under several names), made of `assets` and `items`. "
+        "`mv4d stats --sql` knows it, and `--format csv` writes it out.",
+        "",
+        "| column | meaning |",
+        "|---|---|",
+    ]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in CROSSWALK_COLUMNS.items()]
+    return [*lines, "", "```sql", EXAMPLE, "```", ""]
+
+
 def tables_page() -> str:
     """The whole page."""
     lines = [
@@ -52,6 +74,7 @@ def tables_page() -> str:
     ]
     for record in RECORDS:
         lines += _section(record)
+    lines += _crosswalk()
     lines += [
         "## Reasons",
         "",

@@ -43,3 +43,22 @@ def sole_driver(store: Store) -> Iterator[None]:
         for folder in _SWEPT:
             store.remove_partial(folder)
         yield
+
+
+@contextlib.contextmanager
+def turn_of(store: Store, lock: str) -> Iterator[None]:
+    """Wait for one's turn to change something small, which others may change beside a driver.
+
+    Args:
+        store: The data root; on an object store nobody waits.
+        lock: Name of a file in it.
+    """
+    if not store.is_local:
+        yield
+        return
+    path = store.path(lock)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

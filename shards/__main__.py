@@ -1,33 +1,36 @@
-"""`mv4d pack` (`python -m shards`), `mv4d lint` (`… lint`) and `mv4d stats` (`… stats`)."""
+"""`mv4d pack` (`python -m shards`), and `lint`, `stats`, `takedown` and `attribution` (`python -m shards lint`, …)."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipeline import dates
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
 from pipeline.sole_driver import sole_driver
 from pipeline.storage import Store
 from pipeline.tables import Tables
-from shards.cards import write_cards
+from shards.cards import last_settings, remove_cards, write_cards
+from shards.credits import Incomplete, credits_of_run, credits_of_shards, published, write_attribution
 from shards.lint import LintReport, LintSettings, lint
 from shards.pack import Packer, PackReport
 from shards.plan import PackSettings
 from shards.readme import CardSettings
-from shards.statistics import print_query, print_stats, query_list, query_text, shell
+from shards.statistics import Format, print_query, print_stats, query_list, query_text, shell
+from shards.takedown import Kind, Meant, carry_out, meaning_of, tombstone
 from shards.views import connect
 
 
 def pack_main(arguments: Sequence[str] | None = None) -> int:
     """Write the kept clips into shards, with index and cards."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["lint"]:
-        return lint_main(given[1:])
-    if given[:1] == ["stats"]:
-        return stats_main(given[1:])
+    others = {"lint": lint_main, "stats": stats_main, "takedown": takedown_main, "attribution": attribution_main}
+    if given and given[0] in others:
+        return others[given[0]](given[1:])
     parser = command_parser(
         "pack",
         "Write the clips that curation keeps into WebDataset shards, pure in licence class and split, with an index, a "
@@ -46,7 +49,11 @@ def pack_main(arguments: Sequence[str] | None = None) -> int:
         with sole_driver(tables.store):
             with progress_bar("packing") as on_progress:
                 report = Packer(tables, pick(PackSettings, namespace), on_progress=on_progress).pack()
-            papers = write_cards(tables, namespace.card) if report.num_samples else []
+            if report.num_samples:
+                papers = write_cards(tables, namespace.card)
+            else:
+                papers = []
+                remove_cards(tables.store, last_settings(tables.store))
     except ValueError as error:
         usage_error(str(error))
     print_pack_report(report, console)
@@ -90,7 +97,7 @@ def stats_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--query", type=str, default="", help="Run a shipped query by name.")
     parser.add_argument("--list", action="store_true", help="List the shipped queries.")
     parser.add_argument("--shell", action="store_true", help="Read queries from the terminal.")
-    parser.add_argument("--format", type=str, default="table", choices=["table", "csv", "json"], help="Of the answer.")
+    parser.add_argument("--format", type=Format, default="table", help="Of the answer.")
     namespace = parse(parser, arguments)
     tables = Tables(Store(namespace.data))
     console = Console()
@@ -107,6 +114,101 @@ def stats_main(arguments: Sequence[str] | None = None) -> int:
                 print_query(con, namespace.sql or query_text(namespace.query), how=namespace.format, console=console)
     except ValueError as error:
         usage_error(str(error))
+    return EXIT_OK
+
+
+def takedown_main(arguments: Sequence[str] | None = None) -> int:
+    """Take assets out of a data set."""
+    parser = command_parser(
+        "takedown",
+        "Take assets out of a data set, and keep them out. TARGETS are assets (their sha256, its first 12 digits, or "
+        "the key of a sample), web addresses, or authors. Readers stop serving them at once, running ones too; then "
+        "the tars that hold them are written again, with index and cards as a new version, and their pictures and 3D "
+        "files are removed. Without a target, what was interrupted is finished.",
+        """mv4d takedown 1785e9ce8361 --data data --dry-run
+        mv4d takedown https://sketchfab.com/3d-models/fox-3f4a… --data data --why "its author asked"
+        mv4d takedown "Ann Artist" --kind author --data data --keep_evidence
+        mv4d takedown --data data""",
+    )
+    parser.add_argument("targets", nargs="*", type=str, help="Assets, addresses or authors.")
+    parser.add_argument("--data", type=str, default="data", help="Data root: a folder or an fsspec URL.")
+    parser.add_argument("--kind", type=Kind, default="auto", help="What the targets are; auto: as they look.")
+    parser.add_argument("--why", type=str, default="", help="Reason. It is published with the data set.")
+    parser.add_argument("--dry_run", action="store_true", help="Say what would go; change nothing.")
+    parser.add_argument(
+        "--keep_evidence", action="store_true", help="Move 3D files to evidence/ instead of removing them."
+    )
+    parser.add_argument(
+        "--ahead", action="store_true", help="Keep out even what is not there yet: addresses, authors, or a sha256."
+    )
+    namespace = parse(parser, arguments)
+    tables, console, today = Tables(Store(namespace.data)), Console(), dates.today()
+    try:
+        meant = [
+            meaning_of(tables, target, kind=namespace.kind, why=namespace.why, asked_on=today)
+            for target in namespace.targets
+        ]
+    except ValueError as error:
+        usage_error(str(error))
+    for one in meant:
+        print_meant(one, console)
+        if not (one.titles or namespace.ahead):
+            usage_error(
+                f"no asset of {namespace.data} is meant by {one.request.value!r}; --ahead keeps it out if it comes"
+            )
+    if namespace.dry_run:
+        return EXIT_OK
+    if meant:
+        tombstone(tables, [one.request for one in meant])
+        console.print("no reader serves them any more", highlight=False)
+    with sole_driver(tables.store), progress_bar("rewriting") as on_progress:
+        tombstone(tables, [])
+        report = carry_out(tables, on=today, keep_evidence=namespace.keep_evidence, on_progress=on_progress)
+    console.print(
+        f"[bold]{report.num_samples}[/] samples taken out: {len(report.rewritten)} tars written again, "
+        f"{len(report.removed)} removed, {report.num_unchanged} left as they were; {report.num_files} files of "
+        "pictures and 3D models removed",
+        highlight=False,
+    )
+    if report.version:
+        console.print(f"version {report.version}: {tables.store.path(report.changes)}", highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def attribution_main(arguments: Sequence[str] | None = None) -> int:
+    """Name the authors of what somebody uses."""
+    parser = command_parser(
+        "attribution",
+        "Write ATTRIBUTION.md and attribution.parquet: author, source, licence and credit of every asset in a data "
+        "set, in some of its tars, or in what a training run was shown. Ends with 1 if one of them has no credit.",
+        """mv4d attribution --data data --out credits/
+        mv4d attribution --data downloaded/ --shards 'by/train/*.tar,cc0/train/mv-000003.tar' --out credits/
+        mv4d attribution --run runs/small --data data --out credits/""",
+    )
+    parser.add_argument("--data", type=str, default="", help="Data root, or a folder of shards as they are published.")
+    parser.add_argument("--shards", type=str, default="", help="Only these tars: names with * and ?, by commas.")
+    parser.add_argument("--run", type=str, default="", help="Folder of a training run: what it was shown.")
+    parser.add_argument("--out", type=str, required=True, help="Folder to write to.")
+    namespace = parse(parser, arguments)
+    patterns = [pattern for part in namespace.shards.split(",") if (pattern := part.strip())]
+    if namespace.run and patterns:
+        usage_error("give --shards or --run, not both")
+    try:
+        store = published(namespace.data or "data") if namespace.data or not namespace.run else None
+        if namespace.run:
+            entries, where = credits_of_run(namespace.run, store), "seen by a training run"
+        else:
+            assert store is not None
+            entries = credits_of_shards(store, patterns)
+            where = "in some tars of a data set" if patterns else "in this data set"
+    except Incomplete as error:
+        Console(stderr=True).print(f"[bold red]incomplete:[/] {error}", highlight=False)
+        return EXIT_FINDINGS
+    except ValueError as error:
+        usage_error(str(error))
+    out = Store(namespace.out)
+    for name in write_attribution(out, entries, where):
+        Console().print(out.path(name), highlight=False, soft_wrap=True)
     return EXIT_OK
 
 
@@ -136,6 +238,25 @@ def print_pack_report(report: PackReport, console: Console) -> None:
         )
     for reason, number in report.left_out.most_common():
         console.print(f"  left out: {reason} {number}", style="yellow", highlight=False)
+
+
+def print_meant(meant: Meant, console: Console) -> None:
+    """What a request is about."""
+    request = meant.request
+    console.print(
+        f"{request.kind} {escape(request.value)}: {len(meant.titles)} assets, {meant.num_samples} samples in "
+        f"{len(meant.tars)} tars of {sum(meant.tars.values()) / 1e6:.1f} MB",
+        highlight=False,
+    )
+    for asset_id, title in sorted(meant.titles.items()):
+        console.print(f"  {asset_id[:12]} {escape(title)}", highlight=False)
+    if meant.relatives:
+        console.print(
+            f"  {len(meant.relatives)} other assets have the same geometry and stay: "
+            f"{', '.join(asset_id[:12] for asset_id in meant.relatives[:5])}",
+            style="yellow",
+            highlight=False,
+        )
 
 
 def print_lint_report(report: LintReport, console: Console) -> None:

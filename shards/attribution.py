@@ -26,23 +26,19 @@ DUTIES: dict[str, str] = {
 }
 """licence class: what it asks of you, in short. The licence's own text decides."""
 
-_QUERY = """
-SELECT asset_id, title, author, source_url, spdx, licence_class, licence_url, checked_on, attribution,
-    ? AS changes, count(*)::BIGINT AS num_samples
+_TEXTS = (
+    "asset_id", "title", "author", "source_url", "spdx", "licence_class", "licence_url", "licence_text", "evidence",
+    "evidence_sha256", "checked_on", "noai_checked_on", "source_status", "status_checked_on", "attribution",
+)  # fmt: skip
+_QUERY = f"""
+SELECT {", ".join(_TEXTS)}, noai, ? AS changes, count(*)::BIGINT AS num_samples
 FROM (SELECT asset_id FROM samples) JOIN first_assets USING (asset_id)
 GROUP BY ALL
 ORDER BY spdx, title, asset_id
 """
 _SCHEMA = pa.schema(
-    [
-        (name, pa.string())
-        for name in (
-            "asset_id", "title", "author", "source_url", "spdx", "licence_class", "licence_url", "checked_on",
-            "attribution", "changes",
-        )
-    ]
-    + [("num_samples", pa.int64())]
-)  # fmt: skip
+    [(name, pa.string()) for name in (*_TEXTS, "changes")] + [("noai", pa.bool_()), ("num_samples", pa.int64())]
+)
 
 
 @dataclass(frozen=True)
@@ -79,12 +75,12 @@ def attribution_parquet(entries: Sequence[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def attribution_markdown(entries: Sequence[dict[str, Any]]) -> str:
+def attribution_markdown(entries: Sequence[dict[str, Any]], where: str = "in this data set") -> str:
     """`ATTRIBUTION.md`: a line of credit for each asset, by licence."""
     lines = [
         "# Attribution",
         "",
-        f"{count(len(entries), 'asset')} in this data set, each with its author, its source and its licence. "
+        f"{count(len(entries), 'asset')} {where}, each with its author, its source and its licence. "
         f"Changes made to all of them: {CHANGES}. The same as a table: `attribution.parquet`.",
     ]
     for spdx, group in groupby(entries, key=lambda entry: str(entry["spdx"])):

@@ -19,10 +19,11 @@ import numpy.typing as npt
 from pipeline.cameras import project
 from pipeline.media import decode_strip
 from pipeline.records import LicenceClass, Sample
+from pipeline.revoked import read_revoked
 from pipeline.tables import Tables
 from pipeline.truth_media import FORMAT as TRUTH_FORMAT
 from pipeline.truth_media import PASSES, decode_map, decode_tracks
-from shards.plan import SPLITS
+from shards.plan import REVOKED, SPLITS
 from shards.sample import FORMAT
 from shards.views import Shard, TruthSample, TruthShard, connect_to, rows, select
 
@@ -39,6 +40,7 @@ Kind = Literal[
     "purity",  # a sample in a folder of another licence class or split
     "leak",  # an asset family in two splits
     "truth",  # ground truth that does not go with the shard beside it
+    "revoked",  # a sample of what was taken down
 ]
 
 KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -114,6 +116,7 @@ def lint(
     paths = store.list_files("shards", ".tar")
     total = sum(store.size(path) for path in paths)
     progress = _Progress(on_progress, total)
+    revoked = read_revoked(store, REVOKED)
     with connect_to(tables, (Sample, Shard, TruthSample, TruthShard)) as con:
         known = ("samples", "shards", "truth_samples", "truth_shards")
         indexed = {row["shard"] for row in rows(con, " UNION ".join(f"SELECT shard FROM {table}" for table in known))}
@@ -123,12 +126,13 @@ def lint(
                 check: _ShardCheck
                 if match := TRUTH_PATH.fullmatch(path):
                     own = select(cursor, TruthSample, "shard", [path])
-                    whole = select(cursor, TruthShard, "shard", [path])
+                    of_truth = select(cursor, TruthShard, "shard", [path])
                     beside = select(cursor, Sample, "shard", [f"{match['folder']}{match['file']}.tar"])
-                    check = _TruthCheck(path, own, whole, beside, decode=settings.decode)
+                    check = _TruthCheck(path, own, of_truth, beside, decode=settings.decode, revoked=revoked)
                 else:
                     samples = select(cursor, Sample, "shard", [path])
-                    check = _ShardCheck(path, samples, select(cursor, Shard, "shard", [path]), decode=settings.decode)
+                    whole = select(cursor, Shard, "shard", [path])
+                    check = _ShardCheck(path, samples, whole, decode=settings.decode, revoked=revoked)
             with store.open(path) as file:
                 check.run(_HashingReader(file, progress))
             return check
@@ -183,6 +187,7 @@ class _ShardCheck:
         whole: Sequence[Shard | TruthShard],
         *,
         decode: bool,
+        revoked: frozenset[str] = frozenset(),
         place: re.Pattern[str] = PATH,
     ) -> None:
         self.path = path
@@ -193,6 +198,7 @@ class _ShardCheck:
         self._index: dict[str, Sample | TruthSample] = {sample.sample_key: sample for sample in samples}
         self._whole = whole
         self._decode = decode
+        self._revoked = revoked
         self._place = place.fullmatch(path)
 
     def run(self, reader: "_HashingReader") -> None:
@@ -260,6 +266,8 @@ class _ShardCheck:
                 self._find(key, "purity", f"is {place[0]}, {place[1]} by its record")
             if row and place != (row.licence_class, row.split):
                 self._find(key, "purity", f"is {row.licence_class}, {row.split} in the index")
+            if self._revoked & {record["asset_id"], record["clip_id"]}:
+                self._find(key, "revoked", "was taken down: run `mv4d takedown`")
             for finding in self._check_content(key, record, members[1:], row):
                 self._find(key, *finding)
         except (ValueError, KeyError, TypeError) as error:
@@ -287,8 +295,9 @@ class _TruthCheck(_ShardCheck):
         beside: Sequence[Sample],
         *,
         decode: bool,
+        revoked: frozenset[str] = frozenset(),
     ) -> None:
-        super().__init__(path, samples, whole, decode=decode, place=TRUTH_PATH)
+        super().__init__(path, samples, whole, decode=decode, revoked=revoked, place=TRUTH_PATH)
         self._beside = sorted(beside, key=lambda row: row.offset)
 
     def run(self, reader: "_HashingReader") -> None:

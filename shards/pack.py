@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from pipeline.records import (
     Animation,
-    Asset,
     Clip,
     Decision,
     ImageMotion,
@@ -31,11 +30,12 @@ from pipeline.records import (
 )
 from pipeline.revoked import read_revoked
 from pipeline.tables import Tables
-from shards.plan import READS, REVOKED, STAGE, PackSettings, PlannedClip, PlannedShard, plan
+from pipeline.tars import HashingWriter, add_member
+from shards.captions import best_captions, metadata_caption
+from shards.plan import MOVED, READS, REVOKED, STAGE, PackSettings, PlannedClip, PlannedShard, plan
 from shards.sample import SampleRecord, sample_record
-from shards.tars import HashingWriter, add_member
 from shards.truth import PackedClip, TruthPacker, TruthReport
-from shards.views import Shard, connect_to, select
+from shards.views import Shard, connect_to, first_assets, select
 
 _TAR = re.compile(r"shards/[a-z0-9-]+/(?:train|val|test)/mv-\d{6}\.tar")
 _FRAGMENT = re.compile(rf"tables/(?P<table>samples|shards)/{re.escape(STAGE)}-(?P<id>[0-9a-f]+)-(?P<slug>.+)\.parquet")
@@ -125,7 +125,8 @@ class Packer:
         if final:
             report.truth.removed = self._truth.remove_all_but(report.truth.written + report.truth.unchanged)
             report.removed = self._remove_all_but({shard.path: shard.slug for shard in wanted})
-            report.left_out = self._account_for([clip for shard in shards for clip in shard.clips if clip.left_out])
+            left_out = [clip for shard in shards for clip in shard.clips if clip.left_out not in ("", MOVED)]
+            report.left_out = self._account_for(left_out)
             self._remember_settings()
         return report
 
@@ -334,21 +335,22 @@ def _members(con: duckdb.DuckDBPyConnection, shard: PlannedShard) -> list[_Membe
     clips = {clip.clip_id: clip for clip in select(con, Clip, "clip_id", ids)}
     animation_ids = sorted({clip.animation_id for clip in clips.values()})
     animations = {row.animation_id: row for row in select(con, Animation, "animation_id", animation_ids)}
-    asset_ids = sorted({clip.asset_id for clip in clips.values()})
-    # Equal bytes may be listed twice; the first decides, as in the view `first_assets`.
-    listed = sorted(select(con, Asset, "asset_id", asset_ids), key=lambda row: (row.seq, row.item_id), reverse=True)
-    assets = {asset.asset_id: asset for asset in listed}
+    assets = first_assets(con, sorted({clip.asset_id for clip in clips.values()}))
     image_motions = {row.clip_id: row for row in select(con, ImageMotion, "clip_id", ids)}
+    captions = best_captions(con, ids)
     members = []
     for planned in shard.packed:
         clip = clips[planned.clip_id]
+        animation, asset = animations[clip.animation_id], assets[clip.asset_id]
+        made_of_names = metadata_caption(asset.title, animation.action_name, asset.tags)
         record = sample_record(
             clip,
-            animations[clip.animation_id],
-            assets[clip.asset_id],
+            animation,
+            asset,
             image_motions.get(clip.clip_id),
             family_id=planned.family_id,
             split=shard.split,
+            caption=captions.get(clip.clip_id, made_of_names),
         )
         members.append(_Member(planned, clip, record))
     return members

@@ -15,9 +15,11 @@ from pipeline import revoked
 from pipeline.records import (
     Animation,
     Asset,
+    Caption,
     Clip,
     Decision,
     ImageMotion,
+    LicenceCheck,
     LicenceClass,
     Probe,
     Record,
@@ -29,8 +31,10 @@ STAGE = "shards.pack"
 REVOKED = f"shards/{revoked.REVOKED}"
 """What was taken down, below the data root."""
 
-READS: tuple[type[Record], ...] = (Decision, Clip, Animation, Asset, Probe, ImageMotion)
+READS: tuple[type[Record], ...] = (Decision, Clip, Animation, Asset, LicenceCheck, Probe, ImageMotion, Caption)
 """What planning and packing read."""
+MOVED = "moved"
+"""`left_out` of a clip whose licence was corrected: it stands at the end of its new class's shards instead."""
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -99,7 +103,7 @@ class PlannedClip:
     fingerprint: str
     """Hash of the pictures' hashes."""
     left_out: str
-    """Why it is not written, a key of `pipeline.reasons`; or nothing. Its place stays empty."""
+    """Why it is not written, a key of `pipeline.reasons` or `MOVED`; or nothing. Its place stays empty."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ def plan(
 ) -> list[PlannedShard]:
     """All shards, by path.
 
-    What is revoked or not allowed keeps its place, empty: so taking an asset down changes one shard and no other.
+    What is revoked or not allowed keeps its place, empty: so taking an asset down changes one shard and no other. What
+    came into another licence class by a correction does, too, and stands behind all others of that class.
 
     Args:
         con: Has the tables of `READS`.
@@ -150,21 +155,28 @@ def plan(
     Raises:
         RuntimeError: The asset, probe or animation of a kept clip is not in the tables, or two clips have one key.
     """
-    limit = settings.shard_mb * 1e6
     streams: dict[tuple[str, Split], list[list[PlannedClip]]] = defaultdict(list)
     sizes: Counter[tuple[str, Split]] = Counter()
-    for (_, licence_class), clips in groupby(
-        _kept_clips(con, settings, revoked, up_to_seq), key=lambda pair: (pair[0].asset_id, pair[1])
-    ):
-        group = [clip for clip, _ in clips]
+
+    def place(licence_class: str, group: list[PlannedClip]) -> None:
         stream = licence_class, settings.split_of(group[0].family_id)
         num_bytes = sum(clip.num_bytes for clip in group)
-        if not streams[stream] or sizes[stream] + num_bytes > limit:
+        if not streams[stream] or sizes[stream] + num_bytes > settings.shard_mb * 1e6:
             streams[stream].append([])
             sizes[stream] = 0
         streams[stream][-1] += group
         sizes[stream] += num_bytes
-    _check_keys(clip.key for shards in streams.values() for shard in shards for clip in shard)
+
+    moved = []
+    for _, kept in groupby(_kept_clips(con, settings, revoked, up_to_seq), key=lambda entry: entry.clip.asset_id):
+        entries = list(kept)
+        place(entries[0].first_class, [entry.clip for entry in entries])
+        if entries[0].clip.left_out == MOVED and up_to_seq is None:
+            moved.append(entries)
+    for entries in sorted(moved, key=lambda entries: entries[0].corrected_at):
+        place(entries[0].licence_class, [dataclasses.replace(entry.clip, left_out="") for entry in entries])
+    everything = (clip for shards in streams.values() for shard in shards for clip in shard)
+    _check_keys(clip.key for clip in everything if clip.left_out != MOVED)
     return [
         PlannedShard(
             path=f"shards/{licence_class}/{split}/mv-{number:06d}.tar",
@@ -180,48 +192,64 @@ def plan(
 
 _QUERY = """
 SELECT
-    k.clip_id, c.asset_id, p.family_id, f.name, f.licence_class, f.noai, a.action_index, a."window",
+    k.clip_id, c.asset_id, p.family_id, f.name, f.licence_class, f.first_class, f.corrected_at, f.noai,
+    a.action_index, a."window",
     list_sum([512 + 512 * ((part.num_bytes + 511) // 512) for part in c.parts]) AS num_bytes,
     md5(array_to_string([part.name || part.sha256 for part in c.parts], ',')) AS fingerprint
 FROM (SELECT clip_id FROM decisions WHERE keep) AS k
 LEFT JOIN clips AS c ON c.clip_id = k.clip_id
 LEFT JOIN animations AS a ON a.animation_id = c.animation_id
-LEFT JOIN (
-    SELECT DISTINCT ON (asset_id) * FROM assets ORDER BY asset_id, seq, item_id
-) AS f ON f.asset_id = c.asset_id
+LEFT JOIN first_assets AS f ON f.asset_id = c.asset_id
 LEFT JOIN probes AS p ON p.asset_id = c.asset_id
 WHERE f.seq IS NULL OR f.seq < ?
 ORDER BY f.seq NULLS FIRST, c.asset_id, a.action_index, a."window", k.clip_id
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A kept clip, with what is known of its asset's licence."""
+
+    clip: PlannedClip
+    licence_class: str
+    first_class: str
+    """Before any correction."""
+    corrected_at: str
+
+
 def _kept_clips(
     con: duckdb.DuckDBPyConnection, settings: PackSettings, revoked: frozenset[str], up_to_seq: int | None
-) -> Iterator[tuple[PlannedClip, str]]:
-    """Kept clips with their licence classes, in the order in which they are packed."""
+) -> Iterator[_Kept]:
+    """Kept clips in the order in which they are packed."""
     result = con.execute(_QUERY, [2**62 if up_to_seq is None else up_to_seq])
+    names = [column[0] for column in result.description or ()]
     while batch := result.fetchmany(10_000):
-        for row in batch:
-            clip_id, asset_id, family_id, name, licence_class, noai, action_index, window, num_bytes, fingerprint = row
-            missing = [
-                table
-                for table, value in (
-                    ("clips", asset_id), ("assets", licence_class), ("probes", family_id), ("animations", window)
-                )
-                if value is None
-            ]  # fmt: skip
+        for values in batch:
+            row = dict(zip(names, values, strict=True))
+            needed = {"clips": "asset_id", "assets": "licence_class", "probes": "family_id", "animations": "window"}
+            missing = [table for table, column in needed.items() if row[column] is None]
             if missing:
-                raise RuntimeError(f"clip {clip_id} is kept, but it has no row in the table {missing[0]}")
+                raise RuntimeError(f"clip {row['clip_id']} is kept, but it has no row in the table {missing[0]}")
             left_out = ""
-            if clip_id in revoked or asset_id in revoked:
+            if row["clip_id"] in revoked or row["asset_id"] in revoked:
                 left_out = "revoked"
-            elif licence_class not in settings.allowed_classes:
+            elif row["licence_class"] not in settings.allowed_classes:
                 left_out = "licence_not_allowed"
-            elif noai and not settings.admit_noai:
+            elif row["noai"] and not settings.admit_noai:
                 left_out = "noai"
-            key = sample_key(asset_id, action_index, window, clip_id)
-            clip = PlannedClip(clip_id, asset_id, family_id, name, key, int(num_bytes or 0), fingerprint, left_out)
-            yield clip, licence_class
+            elif row["licence_class"] != row["first_class"]:
+                left_out = MOVED
+            clip = PlannedClip(
+                clip_id=row["clip_id"],
+                asset_id=row["asset_id"],
+                family_id=row["family_id"],
+                name=row["name"],
+                key=sample_key(row["asset_id"], row["action_index"], row["window"], row["clip_id"]),
+                num_bytes=int(row["num_bytes"] or 0),
+                fingerprint=row["fingerprint"],
+                left_out=left_out,
+            )
+            yield _Kept(clip, row["licence_class"], row["first_class"], row["corrected_at"])
 
 
 def _check_keys(keys: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from pipeline.truth_media import MEANINGS
 from shards.attribution import DUTIES, LicenceCount, count, escaped, link, text_url
 from shards.fields import field_table
 from shards.plan import REVOKED, SPLITS
-from shards.release import COLUMNS
+from shards.release import CHANGES_PAGE, COLUMNS
 from shards.sample import CONVENTION, SampleRecord
 from shards.views import rows
 
@@ -77,6 +77,7 @@ class Facts:
     """One a rig, views, frames, size."""
     made_with: dict[str, Any]
     has_revoked: bool
+    has_changes: bool
     truth: list[dict[str, Any]]
     """One a pass of ground truth: samples that have it, bytes."""
 
@@ -93,7 +94,10 @@ class Facts:
             ORDER BY num_samples DESC, rig, num_views, num_frames, width, height"""
         made_with = """
             SELECT
-                coalesce(list_sort(list(DISTINCT blender_version)), []) AS blender,
+                coalesce(list_sort(list(DISTINCT blender_version) FILTER (blender_version != '')), []) AS blender,
+                coalesce(list_sort(list(DISTINCT quality) FILTER (format = 'rendered')), []) AS imported,
+                count(*) FILTER (format = 'rendered') AS num_imported,
+                count(*) FILTER (backdrop != '') AS num_opaque,
                 coalesce(list_sort(list(DISTINCT preset) FILTER (preset IS NOT NULL)), []) AS presets,
                 coalesce(list_sort(list(DISTINCT checked_on) FILTER (checked_on != '')), []) AS checked
             FROM clips_full WHERE shard IS NOT NULL"""
@@ -111,6 +115,7 @@ class Facts:
             shapes=rows(con, shapes),
             made_with=rows(con, made_with)[0],
             has_revoked=store.exists(REVOKED),
+            has_changes=store.exists(CHANGES_PAGE),
             truth=rows(con, truth),
         )
 
@@ -121,6 +126,16 @@ class Facts:
         for place in self.places:
             sizes[place["licence_class"]] = sizes.get(place["licence_class"], 0) + int(place["num_samples"])
         return sorted(sizes, key=lambda name: (-sizes[name], name))
+
+    @property
+    def collection(self) -> str:
+        """Where the pictures come from."""
+        imported = ", ".join(self.made_with["imported"])
+        ours = "3D models with stated licences were collected, measured in motion and rendered by mv4d."
+        theirs = f"Clips of published renders ({imported}) were taken over, with the licences of their models."
+        if not imported:
+            return ours
+        return f"{ours} {theirs}" if self.made_with["blender"] else theirs
 
     @property
     def summary(self) -> str:
@@ -372,6 +387,8 @@ def _layout(facts: Facts) -> str:
         if facts.has_revoked
         else ""
     )
+    if facts.has_changes:
+        revoked += "CHANGES.md, changes/               which tars changed when that was done, with old and new sha256\n"
     return f"""## Files
 
 ```text
@@ -405,12 +422,23 @@ def _making(facts: Facts) -> str:
     made = facts.made_with
     days = sorted({made["checked"][0], made["checked"][-1]}) if made["checked"] else ["on days that are not stated"]
     presets, blender = ", ".join(f"`{preset}`" for preset in made["presets"]), ", ".join(made["blender"])
+    sentences = []
+    if made["blender"] or not made["imported"]:
+        sentences.append(
+            "3D models with stated licences were fetched. Every animation in them was measured on the deformed mesh, "
+            f"and those that move were rendered with Blender {blender} from all cameras of the rig."
+        )
+    if made["imported"]:
+        sentences.append(
+            f"{count(made['num_imported'], 'sample')} of data sets that others have rendered "
+            f"({', '.join(made['imported'])}) were taken over: their meshes were not measured, and "
+            f"{made['num_opaque']} of them have no alpha (`backdrop` says before what the object stands)."
+        )
     return f"""## How it was made
 
-3D models with stated licences were fetched (licences and opt-outs read {" to ".join(days)}). Every animation in
-them was measured on the deformed mesh, and those that move were rendered with Blender {blender} from all cameras of
-the rig. Which clips are kept was decided by the preset {presets}. Every setting is in the records; with the ids it is
-enough to make the same files again.
+{" ".join(sentences)}
+Licences and opt-outs were read {" to ".join(days)}. Which clips are kept was decided by the preset {presets}. Every
+setting is in the records; with the ids it is enough to make the same files again.
 
 Conventions: {CONVENTION}."""
 

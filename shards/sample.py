@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.records import Animation, Asset, Clip, ImageMotion
+from shards.captions import Words
 
 FORMAT = "mv4d-sample/1"
 CONVENTION = (
@@ -26,12 +27,17 @@ Matrix = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Words to make a caption from."""
+    """The caption, and words to make another from."""
+
+    caption: str
+    """The best there is, by the rule in `shards/captions.py`."""
+    caption_source: str
+    """`file:…`, `model:…` or `data_set:…` with the source's name, or `metadata`: made of the words below."""
 
     title: str
     """The asset's title, as its author gave it."""
     action: str
-    """The animation's name in the file."""
+    """The animation's name in the file; empty if it is not known."""
     tags: str
     """The source's tags, separated by commas."""
 
@@ -58,10 +64,10 @@ class Cameras:
 class Normalisation:
     """world = world_scale * (asset_point - world_centre), asset points in Blender's z-up frame."""
 
-    world_scale: float
-    """World units an asset unit."""
+    world_scale: float | None
+    """World units an asset unit; null if it is not known, as of imported clips."""
     world_centre: tuple[float, ...]
-    """In asset units."""
+    """In asset units; empty if it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +182,10 @@ class SampleRecord:
     """Time from the first to the last frame, plus one frame step."""
     looped: bool
     """The action is shorter than the window and was repeated."""
+    backdrop: str
+    """`#rrggbb` that the object stands before where the pictures have no alpha; empty if they have, as a rule."""
     text: Text
-    """Words to make a caption from."""
+    """The caption, and words to make another from."""
     cameras: Cameras
     """Poses and intrinsics."""
     normalisation: Normalisation
@@ -210,7 +218,14 @@ def sample_key(asset_id: str, action_index: int, window: int, clip_id: str) -> s
 
 
 def sample_record(
-    clip: Clip, animation: Animation, asset: Asset, image_motion: ImageMotion | None, *, family_id: str, split: str
+    clip: Clip,
+    animation: Animation,
+    asset: Asset,
+    image_motion: ImageMotion | None,
+    *,
+    family_id: str,
+    split: str,
+    caption: Words,
 ) -> SampleRecord:
     """The record of a clip."""
     c2w = np.asarray(clip.c2w, dtype=np.float64).reshape(clip.num_views, clip.num_camera_frames, 4, 4)
@@ -232,7 +247,14 @@ def sample_record(
         start_s=animation.start_s,
         duration_s=animation.duration_s,
         looped=animation.looped,
-        text=Text(title=asset.title, action=animation.action_name, tags=", ".join(asset.tags)),
+        backdrop=clip.backdrop,
+        text=Text(
+            caption=caption.text,
+            caption_source=caption.source,
+            title=asset.title,
+            action=animation.action_name,
+            tags=", ".join(asset.tags),
+        ),
         cameras=Cameras(
             convention=CONVENTION,
             view_names=clip.view_names,
@@ -241,7 +263,10 @@ def sample_record(
             intrinsics=clip.intrinsics,
             c2w=c2w.tolist(),
         ),
-        normalisation=Normalisation(world_scale=clip.world_scale, world_centre=clip.world_centre),
+        normalisation=Normalisation(
+            world_scale=_finite(clip.world_scale),
+            world_centre=clip.world_centre if math.isfinite(clip.world_scale) else (),
+        ),
         motion=_motion(animation, image_motion),
         licence=Credit(
             spdx=asset.spdx,

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from pipeline.records import Clip, Truth, from_dict
 from pipeline.tables import Tables
+from pipeline.tars import HashingWriter, add_member
 from pipeline.truth_media import FORMAT, MEANINGS
 from shards.plan import STAGE, PlannedShard, slug_of
 from shards.sample import Credit, SampleRecord, Strip
-from shards.tars import HashingWriter, add_member
 from shards.views import TruthSample, TruthShard, select
 
 _TAR = re.compile(r"shards/[a-z0-9-]+/(?:train|val|test)/truth/mv-\d{6}\.[a-z_]+\.tar")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import duckdb
 import pyarrow as pa
 
-from pipeline.records import RECORDS, Record, SamplePart, from_dict
+from pipeline.records import RECORDS, Asset, LicenceCheck, Record, SamplePart, from_dict
 from pipeline.tables import Tables
 
 R = TypeVar("R", bound=Record)
@@ -84,6 +84,49 @@ TABLES: tuple[type[Record], ...] = (*RECORDS, Shard, TruthSample, TruthShard)
 """Every table of a data root."""
 
 
+FIRST_ASSETS = """
+SELECT
+    a.* REPLACE (
+        coalesce(c.spdx, a.spdx) AS spdx,
+        coalesce(c.licence_class, a.licence_class) AS licence_class,
+        coalesce(c.licence_text, a.licence_text) AS licence_text,
+        coalesce(c.licence_url, a.licence_url) AS licence_url,
+        coalesce(c.attribution, a.attribution) AS attribution,
+        if(c.item_id IS NULL, a.noai, c.noai) AS noai,
+        coalesce(c.checked_at[:10], a.checked_on) AS checked_on,
+        coalesce(c.evidence, a.evidence) AS evidence,
+        coalesce(c.evidence_sha256, a.evidence_sha256) AS evidence_sha256,
+        coalesce(c.noai_checked_on, a.noai_checked_on) AS noai_checked_on
+    ),
+    a.licence_class AS first_class,
+    coalesce(c.checked_at, '') AS corrected_at,
+    coalesce(l.source_status, '') AS source_status,
+    coalesce(l.checked_at[:10], '') AS status_checked_on
+FROM (SELECT DISTINCT ON (asset_id) * FROM main.assets {where} ORDER BY asset_id, seq, item_id) AS a
+LEFT JOIN (
+    SELECT DISTINCT ON (item_id) * FROM main.licence_checks
+    WHERE list_has_any(changes, ['licence', 'noai', 'noai_lifted']) ORDER BY item_id, checked_at DESC
+) AS c ON c.item_id = a.item_id
+LEFT JOIN (
+    SELECT DISTINCT ON (item_id) * FROM main.licence_checks ORDER BY item_id, checked_at DESC
+) AS l ON l.item_id = a.item_id
+"""
+"""One row an asset: the first of those that hold the same bytes, with its licence as it is known now. `first_class` is
+the one under which it was packed first; `source_status` is empty if its source was not read again."""
+
+
+def first_assets(con: duckdb.DuckDBPyConnection, asset_ids: Sequence[str]) -> dict[str, Asset]:
+    """Those rows, by asset.
+
+    Args:
+        con: Has the tables of `Asset` and `LicenceCheck`.
+        asset_ids: Of which assets.
+    """
+    # Not through the view: DuckDB would look at every row of the table before it filters.
+    query = FIRST_ASSETS.format(where="WHERE asset_id IN (SELECT unnest(?::VARCHAR[]))")
+    return {row["asset_id"]: from_dict(Asset, row) for row in rows(con, query, [list(asset_ids)])}
+
+
 @contextlib.contextmanager
 def connect(tables: Tables) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB in memory, with a view of each table under its own name, each key once, and those of `stats/_views.sql`.
@@ -97,13 +140,15 @@ def connect(tables: Tables) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextlib.contextmanager
 def connect_to(tables: Tables, records: Iterable[type[Record]]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """As `connect`, with some tables and without the views over several: quicker to open."""
+    """As `connect`, with some tables and without the views over several, `first_assets` aside: quicker to open."""
     records = list(records)
     with tables.connect(records) as con:
         con.execute("CREATE SCHEMA once")
         for record in records:
             _add_view(con, record)
         con.execute("SET search_path = 'once,main'")
+        if {Asset, LicenceCheck} <= set(records):
+            con.execute(f"CREATE VIEW first_assets AS {FIRST_ASSETS.format(where='')}")
         yield con
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.build import BuildOptions, build
@@ -78,6 +79,61 @@ def test_a_second_build_does_nothing_and_changes_nothing(
     assert main(["build", str(samples / "manifest.csv"), "--data", str(built), *SMALL]) == EXIT_OK
     assert {path: path.stat().st_mtime_ns for path in built.glob("clips/**/*.webp")} == before
     assert {path: path.read_bytes() for path in built.glob("shards/**/*.tar")} == tars
+
+
+def assert_all_are_credited(data: Path, out: Path) -> None:
+    """Every clip's asset is named with author or source and licence, or no sample shows it."""
+    assert main(["attribution", "--data", str(data), "--out", str(out)]) == EXIT_OK
+    tables = Tables(Store(str(data)))
+    rows = {row["asset_id"]: row for row in pq.read_table(out / "attribution.parquet").to_pylist()}
+    packed = {row.clip_id: row.asset_id for row in tables.rows(Sample)}
+    excluded = {row.clip_id for row in tables.rows(Clip)} - set(packed)
+    turned_away = {row.clip_id for row in tables.rows(Decision) if not row.keep}
+    turned_away |= {row.rejected_id for row in tables.rows(Rejected, "stage = 'shards.pack'")}
+    assert packed
+    assert excluded <= turned_away
+    assert set(rows) == set(packed.values())
+    page = (out / "ATTRIBUTION.md").read_text()
+    for asset_id, row in rows.items():
+        assert f"`{asset_id[:12]}`" in page
+        assert row["spdx"] in row["attribution"]
+        assert row["licence_class"] in ("cc0", "permissive", "by", "by-sa")
+        assert row["checked_on"]
+        assert row["evidence"]
+        assert len(row["evidence_sha256"]) == 64
+
+
+def test_every_built_in_sample_that_is_packed_is_credited(built: Path, tmp_path: Path) -> None:
+    assert_all_are_credited(built, tmp_path / "credits")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_real_asset_that_is_packed_is_credited(real_assets: Path, tmp_path: Path) -> None:
+    tiny = ["--rig", "front", "--quality", "preview", "--size_px", "32", "--windows.num_frames", "4"]
+    few = ["--max_animations", "1", "--workers", "2", "--quiet", "true"]
+    main(["build", str(real_assets / "catalog.csv"), "--data", str(tmp_path / "data"), *tiny, *few])
+    assert_all_are_credited(tmp_path / "data", tmp_path / "credits")
+
+
+def test_what_was_taken_down_does_not_come_back_with_the_next_build(few_samples: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    tiny = ["--rig", "front", "--quality", "preview", "--size_px", "32", "--workers", "2", "--quiet", "true"]
+    build_it = ["build", str(few_samples), "--data", str(data), *tiny]
+    assert main(build_it) == EXIT_OK
+    tables = Tables(Store(str(data)))
+    gone = next(row for row in tables.rows(Asset) if row.asset_id == tables.rows(Sample)[0].asset_id)
+    assert main(["takedown", gone.asset_id, "--data", str(data)]) == EXIT_OK
+    tars = {path: path.read_bytes() for path in data.glob("shards/**/*.tar")}
+    assert main(build_it) == EXIT_OK
+    assert {path: path.read_bytes() for path in data.glob("shards/**/*.tar")} == tars
+    # Other settings make every stage look at everything again.
+    assert main([*build_it, "--policy", "research", "--size_px", "40"]) == EXIT_OK
+    assert gone.asset_id not in {row.asset_id for row in tables.rows(Sample)}
+    assert not (data / gone.blob).exists()
+    assert not [clip for clip in tables.rows(Clip) if clip.asset_id == gone.asset_id and (data / clip.folder).exists()]
+    assert (data / "report.html").exists()
+    assert main(["stats", "--data", str(data)]) == EXIT_OK
 
 
 def test_stats_show_a_funnel_that_sums(built: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,4 @@
--- Views beside the tables themselves, in every connection.
-
--- One row an asset: the first of those that hold the same bytes.
-CREATE VIEW first_assets AS
-SELECT DISTINCT ON (asset_id) * FROM assets ORDER BY asset_id, seq, item_id;
+-- Views beside the tables themselves and `first_assets`, in every connection.
 
 -- A clip with its animation, asset, scores, decision and place in the shards. Cameras and parts are left in `clips`.
 CREATE VIEW clips_full AS

@@ -2,6 +2,7 @@
 -- A row is an outcome: `in`, `on`, `turned away` (with its reason), `waiting` (neither yet), or `unknown`: an id among
 -- the results or the rejected that never came in. in = on + turned away + waiting, and unknown = 0, or something is lost.
 -- What went on is not counted as turned away, even if other settings had turned it away before.
+-- Of a data set that others rendered an item is a clip: it comes in at step 1, its model at step 2, its clip at step 7.
 WITH steps (step, unit, arrives, leaves) AS (
     VALUES
         (1, 'item', 'items', 'licensed and fetched'),
@@ -19,6 +20,9 @@ duplicates AS (
 unmarked AS (
     SELECT a.item_id, a.asset_id, row_number() OVER (PARTITION BY a.asset_id ORDER BY a.seq, a.item_id) AS place
     FROM assets AS a
+    WHERE a.blob <> ''
+    UNION ALL
+    SELECT min(item_id), asset_id, 1 FROM assets WHERE blob = '' GROUP BY asset_id
 ),
 probe_rejects AS (
     SELECT r.rejected_id, r.reason, u.asset_id IS NOT NULL AS is_asset
@@ -29,13 +33,13 @@ probe_rejects AS (
 arrivals (step, id) AS (
     SELECT 1, item_id FROM items
     UNION ALL
-    SELECT 2, item_id FROM assets
+    SELECT 2, item_id FROM unmarked
     UNION ALL
     SELECT DISTINCT 3, asset_id FROM assets
     UNION ALL
     SELECT 4, asset_id FROM probes
     UNION ALL
-    SELECT 5, animation_id FROM animations
+    SELECT 5, animation_id FROM animations WHERE made_by NOT LIKE 'ingest.%'
     UNION ALL
     SELECT 5, rejected_id FROM probe_rejects
     WHERE NOT is_asset AND rejected_id NOT IN (SELECT animation_id FROM animations)
@@ -57,14 +61,15 @@ results (step, id) AS (
     UNION ALL
     SELECT DISTINCT 5, animation_id FROM plans
     UNION ALL
-    SELECT 6, clip_id FROM clips
+    SELECT 6, clip_id FROM clips WHERE made_by NOT LIKE 'ingest.%'
     UNION ALL
     SELECT 7, clip_id FROM decisions WHERE keep
     UNION ALL
     SELECT 8, clip_id FROM samples
 ),
 refusals (step, id, reason) AS (
-    SELECT 1, rejected_id, reason FROM rejected WHERE stage = 'ingest'
+    SELECT 1, rejected_id, reason FROM rejected
+    WHERE stage IN ('ingest', 'ingest.mv_video', 'ingest.diffusion4d')
     UNION ALL
     SELECT 2, u.item_id, coalesce(d.reason, 'duplicate_bytes')
     FROM unmarked AS u LEFT JOIN duplicates AS d ON d.rejected_id = u.item_id
@@ -82,11 +87,11 @@ refusals (step, id, reason) AS (
     SELECT 5, rejected_id, reason FROM probe_rejects WHERE NOT is_asset
     UNION ALL
     SELECT 5, rejected_id, reason FROM rejected
-    WHERE stage = 'render.plan' AND rejected_id NOT IN (SELECT asset_id FROM probes)
+    WHERE stage = 'render.plan' AND split_part(rejected_id, ':', 1) NOT IN (SELECT asset_id FROM probes)
     UNION ALL
-    -- The planner works on whole assets: a fault of the machine there is one of all their animations.
+    -- The planner works on whole assets (`asset_id:hash`): a fault of the machine there is one of all their animations.
     SELECT 5, a.animation_id, r.reason
-    FROM rejected AS r JOIN animations AS a ON a.asset_id = r.rejected_id
+    FROM rejected AS r JOIN animations AS a ON a.asset_id = split_part(r.rejected_id, ':', 1)
     WHERE r.stage = 'render.plan'
     UNION ALL
     SELECT 6, rejected_id, reason FROM rejected WHERE stage = 'render.draw'

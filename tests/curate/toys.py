@@ -26,7 +26,7 @@ SCORED = "curate.score@first"
 def filled(record: type[R], **values: Any) -> R:
     """A row with the given values; the other columns are empty, zero or 0.5."""
     hints = typing.get_type_hints(record)
-    empty = {str: "", int: 1, float: 0.5, bool: True, bool | None: None}
+    empty = {str: "", int: 1, float: 0.5, bool: True, bool | None: None, int | None: None}
     for field in dataclasses.fields(record):
         values.setdefault(field.name, empty.get(hints[field.name], ()))
     return record(**values)

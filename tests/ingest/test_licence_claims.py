@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.licence import class_of, url_of
@@ -43,6 +43,7 @@ def test_a_text_gives_its_one_licence(text: str, spdx: str) -> None:
 WORDS = st.lists(st.sampled_from(["MIT", "AND", "OR", "WITH", "(", ")", "CC-BY-4.0", "+", "by", "4.0"]), max_size=8)
 
 
+@example("(AND 0")
 @given(st.text(max_size=60) | WORDS.map(" ".join))
 def test_any_text_is_a_claim_that_can_be_classified_or_none(text: str) -> None:
     spdx = parse_claim(text)

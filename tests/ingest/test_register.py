@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ingest.register import register
-from ingest.sources.source import Source, make_item, today
+from ingest.sources.source import Source, make_item
+from pipeline.dates import today
 from pipeline.records import SourceItem
 from pipeline.storage import Store
 from pipeline.tables import Tables

@@ -12,7 +12,7 @@ import pytest
 import ingest
 from ingest.fetch import FetchSettings
 from ingest.inspect import Limits
-from ingest.stage import Ingest
+from ingest.stage import Ingest, Tally
 from pipeline.reasons import REASONS
 from pipeline.records import Asset, Inspection, Rejected, SourceItem
 from pipeline.storage import Store
@@ -234,14 +234,23 @@ def test_a_dry_run_counts_and_touches_nothing(store: Store, web: Web, tmp_path: 
         item("", name="row 3"),
         item(tmp_path / "a.glb", spdx="CC-BY-NC-4.0"),
         item(tmp_path / "a.blend", spdx=""),
+        item(f"{web.url}/stated.glb", source="other", num_bytes=1234),
     ]
     stage = Ingest(data=store.root, fetch=QUICK)
+    size = len(triangle_glb())
     found = stage.dry_run(items)
-    assert found.admitted == {("cc0", "glb"): 3, ("permissive", "fbx"): 1, ("cc0", "unknown"): 1}
-    assert found.turned_away == {("licence_not_allowed", "glb"): 1, ("licence_unknown", "blend"): 1}
-    assert (found.num_bytes, found.num_unknown_size) == (len(triangle_glb()), 4)
-    asked = stage.dry_run(items, ask_servers=True)
-    assert (asked.num_bytes, asked.num_unknown_size) == (2 * len(triangle_glb()), 3)
+    assert found.admitted == {
+        ("test", "cc0", "glb"): Tally(3, size, 2),
+        ("test", "permissive", "fbx"): Tally(1, 0, 1),
+        ("test", "cc0", "unknown"): Tally(1, 0, 1),
+        ("other", "cc0", "glb"): Tally(1, 1234, 0),
+    }
+    assert found.turned_away == {
+        ("test", "licence_not_allowed", "glb"): Tally(1, 0, 1),
+        ("test", "licence_unknown", "blend"): Tally(1, 0, 1),
+    }
+    assert found.total == Tally(6, size + 1234, 4)
+    assert stage.dry_run(items, ask_servers=True).total == Tally(6, 2 * size + 1234, 3)
     assert not web.asked
     assert not (tmp_path / "data").exists()
 

@@ -66,9 +66,11 @@ def glb(root: Any, buffer: bytes | bytearray | None = None) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def triangle_glb(*, seed: float = 0.0) -> bytes:
-    """The animated triangle; another seed gives other bytes."""
+def triangle_glb(*, seed: float = 0.0, num_bytes: int = 0) -> bytes:
+    """The animated triangle; another seed gives other bytes, and there may be some more that mean nothing."""
     root, buffer = triangle()
+    buffer += bytes(num_bytes)
+    root["buffers"][0]["byteLength"] = len(buffer)
     set_float(buffer, TRANSLATION, 5, 1.0 + seed)
     return glb(root, buffer)
 

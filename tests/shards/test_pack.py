@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.records import Asset, Clip, Decision, Probe, Rejected, Sample, StageSettings
+from pipeline.records import Asset, Clip, Decision, LicenceCheck, Probe, Rejected, Sample, StageSettings
 from pipeline.storage import Store
 from pipeline.tables import Tables
 from shards.lint import lint
@@ -18,7 +18,7 @@ from shards.pack import NotCuratedError, Packer
 from shards.plan import REVOKED, PackSettings
 from shards.views import Shard
 from tests.shards.conftest import SMALL, TOYS
-from tests.shards.toys import Toy, commit, rows_of, shard_bytes
+from tests.shards.toys import Toy, commit, filled, rows_of, shard_bytes
 
 
 class Killed(BaseException):
@@ -196,6 +196,64 @@ def test_what_is_no_longer_kept_leaves_with_its_shards_and_rows(packed: Tables) 
     assert report.removed == ["shards/cc0/train/mv-000001.tar"]
     assert TOYS[8].asset_id not in {sample.asset_id for sample in packed.rows(Sample)}
     assert report.removed[0] not in {shard.shard for shard in packed.rows(Shard)}
+    assert lint(packed).findings == []
+
+
+def corrected(tables: Tables, toy: Toy, **changes: Any) -> None:
+    """As `mv4d licence recheck` would note it."""
+    item = next(row for row in rows_of(toy) if isinstance(row, Asset))
+    values = {
+        "item_id": item.item_id, "spdx": item.spdx, "licence_class": item.licence_class, "noai": item.noai,
+        "licence_url": item.licence_url, "attribution": f"corrected {item.title}", "source_status": "live",
+        "checked_at": "2026-02-01T00:00:00",
+    }  # fmt: skip
+    row = filled(LicenceCheck, **{**values, **changes})
+    tables.write(LicenceCheck, f"check-{item.item_id}-{row.checked_at}", [row], made_by="toy@1", made_from="")
+
+
+def test_a_corrected_licence_moves_an_asset_and_nothing_else(packed: Tables) -> None:
+    """From CC BY to CC0: its old place stays empty, and it stands behind all others of its new class."""
+    before = shard_bytes(packed)
+    (old,) = {row.shard for row in packed.rows(Sample) if row.asset_id == TOYS[1].asset_id}
+    last = max(path for path in before if path.startswith("shards/cc0/"))
+    corrected(packed, TOYS[1], spdx="CC0-1.0", licence_class="cc0", changes=("licence",))
+    Packer(packed, SMALL).pack()
+    after = shard_bytes(packed)
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert old in changed
+    assert all(path == old or path >= last for path in changed)
+    mine = [row for row in packed.rows(Sample) if row.asset_id == TOYS[1].asset_id]
+    assert len(mine) == 3
+    assert {row.licence_class for row in mine} == {"cc0"}
+    assert lint(packed).findings == []
+    assert TOYS[1].asset_id not in {row.name for row in packed.rows(Rejected)}
+    # And back again.
+    corrected(packed, TOYS[1], changes=("licence",), checked_at="2026-02-02T00:00:00")
+    Packer(packed, SMALL).pack()
+    assert {row.shard for row in packed.rows(Sample) if row.asset_id == TOYS[1].asset_id} == {old}
+    assert set(shard_bytes(packed)) == set(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"spdx": "CC-BY-NC-4.0", "licence_class": "by-nc", "changes": ("licence",)}, "licence_not_allowed"),
+        ({"spdx": "whatever", "licence_class": "", "changes": ("licence",)}, "licence_not_allowed"),
+        ({"noai": True, "changes": ("noai",)}, "noai"),
+        ({"source_status": "gone", "changes": ("status",)}, ""),
+    ],
+)
+def test_what_a_recheck_found_takes_an_asset_out_if_it_is_no_longer_admitted(
+    packed: Tables, changes: dict[str, Any], reason: str
+) -> None:
+    before = shard_bytes(packed)
+    (shard,) = {row.shard for row in packed.rows(Sample) if row.asset_id == TOYS[1].asset_id}
+    corrected(packed, TOYS[1], **changes)
+    Packer(packed, SMALL).pack()
+    after = shard_bytes(packed)
+    assert {path for path in before if before[path] != after.get(path)} == ({shard} if reason else set())
+    mine = {row.clip_id for row in packed.rows(Clip) if row.asset_id == TOYS[1].asset_id}
+    assert {row.reason for row in packed.rows(Rejected) if row.rejected_id in mine} == ({reason} if reason else set())
     assert lint(packed).findings == []
 
 

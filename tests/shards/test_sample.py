@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.records import Animation, Asset, Clip, ImageMotion
+from shards.captions import Words
 from shards.fields import field_table
 from shards.sample import SampleRecord, sample_key, sample_record
 from tests.shards.toys import Toy, rows_of
@@ -17,7 +18,9 @@ def record(**changes: float) -> SampleRecord:
     (clip,) = (row for row in rows if isinstance(row, Clip))
     (score,) = (row for row in rows if isinstance(row, ImageMotion))
     animation = Animation(**{**vars(animation), **changes})
-    return sample_record(clip, animation, asset, score, family_id="f", split="train")
+    return sample_record(
+        clip, animation, asset, score, family_id="f", split="train", caption=Words("Toy, Walk", "metadata")
+    )
 
 
 def test_the_record_is_the_same_bytes_each_time_and_plain_ascii() -> None:

@@ -116,7 +116,7 @@ class World:
         )
         planner_failed = self.rng.random() < 0.1
         if planner_failed:
-            self.reject("render.plan", asset.asset_id, "machine_fault")
+            self.reject("render.plan", f"{asset.asset_id}:0", "machine_fault")
         for number in range(found):
             animation_id = f"{asset.asset_id[:8]}-{number}"
             self.rows.append(

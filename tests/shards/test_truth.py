@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import cv2
+import mlcroissant
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -232,3 +233,27 @@ def test_the_card_says_what_there_is_and_its_snippet_runs(with_truth: Tables, mo
         parquet = with_truth.store.path("shards/truth.parquet")
         (count,) = rows(con, "SELECT count(*) AS n FROM read_parquet(?)", [parquet])
     assert count["n"] == len(indexed(with_truth)[0])
+
+
+def test_croissant_describes_the_tars_of_ground_truth_and_only_then(with_truth: Tables, packed: Tables) -> None:
+    write_cards(with_truth, CardSettings(name="Toys"))
+    dataset = mlcroissant.Dataset(jsonld=with_truth.store.path("shards/croissant.json"))
+    assert dataset.metadata.ctx.issues.errors == set()
+    samples, shards = indexed(with_truth)
+    read = [(record["truth/key"].decode(), record["truth/name"].decode()) for record in dataset.records("truth")]
+    assert sorted(read) == sorted((row.sample_key, row.name) for row in samples)
+    content = json.loads(with_truth.store.read_bytes("shards/croissant.json"))
+    entries = {entry["@id"]: entry for entry in content["distribution"]}
+    for path in ("shards/truth.parquet", *(row.shard for row in shards)):
+        entry = entries[path.removeprefix("shards/")]
+        assert entry["sha256"] == hashlib.sha256(with_truth.store.read_bytes(path)).hexdigest()
+    for name, suffix in (("depth", "depth.png"), ("tracks", "tracks.npz")):
+        within = entries[f"truth-{name}"]["containedIn"]
+        tars = [entry["@id"] for entry in (within if isinstance(within, list) else [within])]
+        assert tars == [row.shard.removeprefix("shards/") for row in shards if row.name == name]
+        assert entries[f"truth-{name}"]["includes"] == f"*.{suffix}"
+        with tarfile.open(with_truth.store.path(f"shards/{tars[-1]}")) as tar:
+            assert any(member.endswith(f".{suffix}") for member in tar.getnames())
+    plain = json.loads(packed.store.read_bytes("shards/croissant.json"))
+    assert "truth" not in {entry["@id"] for entry in plain["recordSet"]}
+    assert not any("truth" in entry["@id"] for entry in plain["distribution"])

@@ -87,7 +87,7 @@ def strip(seed: int, num_frames: int = NUM_FRAMES) -> bytes:
 
 def filled(record: type[R], **values: Any) -> R:
     """A row with the given values, and something empty in every other field."""
-    empty: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
+    empty: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False, int | None: None}
     hints = typing.get_type_hints(record)
     for field in dataclasses.fields(record):
         values.setdefault(field.name, empty.get(hints[field.name], ()))
