@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,21 +106,32 @@ class Fetcher:
         """
         self._settings = settings
         self._honour_noai = honour_noai
-        self._client = httpx.Client(
-            follow_redirects=True,
-            verify=_tls(),
-            timeout=settings.timeout_s,
-            # Identity: sizes mean what they say, and no bomb can unfold on the way.
-            headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=settings.connections),
-            # Called before every request and after every answer's header, those of redirects included.
-            event_hooks={} if settings.allow_private else Private(settings.private_hosts).hooks,
-        )
+        # Called before every request and after every answer's header, those of redirects included.
+        self._hooks = {} if settings.allow_private else Private(settings.private_hosts).hooks
         self._hosts = Hosts(settings.per_host)
+        self._of_thread = threading.local()
+        self._clients: list[httpx.Client] = []
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        for client in self._clients:
+            client.close()
+
+    def _client(self) -> httpx.Client:
+        """The calling thread's own: a client that threads share spends half their time waiting for its pool's lock."""
+        if not hasattr(self._of_thread, "client"):
+            client = self._of_thread.client = httpx.Client(
+                follow_redirects=True,
+                verify=_tls(),
+                timeout=self._settings.timeout_s,
+                # Identity: sizes mean what they say, and no bomb can unfold on the way.
+                headers={"User-Agent": self._settings.user_agent, "Accept-Encoding": "identity"},
+                limits=httpx.Limits(max_keepalive_connections=2),  # a host, and where it redirects to
+                event_hooks=self._hooks,
+            )
+            self._clients.append(client)
+        mine: httpx.Client = self._of_thread.client
+        return mine
 
     def fetch(self, uri: str, target: Path, *, max_bytes: int, headers: Mapping[str, str] | None = None) -> Fetched:
         """Bring a file here.
@@ -150,7 +162,7 @@ class Fetcher:
         if local is not None:
             return local.stat().st_size if os.path.isfile(local) else None
         try:
-            answer = self._client.head(uri)
+            answer = self._client().head(uri)
         except (httpx.HTTPError, httpx.InvalidURL, Refused):
             return None
         return _content_length(answer) if answer.is_success else None
@@ -185,7 +197,7 @@ class Fetcher:
         try:
             with (
                 self._hosts.turn(httpx.URL(url).netloc.decode(), deadline),
-                self._client.stream("GET", url, headers=headers, timeout=self._timeout(deadline)) as answer,
+                self._client().stream("GET", url, headers=headers, timeout=self._timeout(deadline)) as answer,
             ):
                 self._check_answer(answer, max_bytes)
                 if not _goes_on(answer, partial):

@@ -34,7 +34,7 @@ from pipeline.tables import Tables
 
 _MOST_ASKED = 50
 """Pictures that a server is asked for in vain, at worst twice each: files name what never left their author's disk."""
-_AT_WORK = threading.BoundedSemaphore(os.cpu_count() or 1)
+_AT_WORK = threading.BoundedSemaphore(4 * (os.cpu_count() or 1))
 """Held while a file is read and judged: downloads are many at once, but what they brought takes a core and memory."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER_BYTES = 1024
