@@ -170,7 +170,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(4)
     is_torch_file = start.startswith((b"PK\x03\x04", b"\x80"))
-    found = _flat(path, _read_torch(path) if is_torch_file else _read_safetensors(path))
+    found = _flat(path, read_torch_file(path) if is_torch_file else _read_safetensors(path))
     if all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     return found
@@ -192,7 +192,15 @@ UNPICKLING_FAULTS = (
 )  # fmt: skip
 
 
-def _read_torch(path: Path) -> Any:
+def read_torch_file(path: str | Path) -> Any:
+    """Tensors and plain values in whatever order a torch file has them, on the CPU; no code of the file runs.
+
+    Raises:
+        CheckpointError: The file is absent, damaged (every checksum is looked at), or would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(path, "not_found", "no such file")
     try:
         if zipfile.is_zipfile(path):
             _check_zip(path)
@@ -202,6 +210,25 @@ def _read_torch(path: Path) -> Any:
     except UNPICKLING_FAULTS as error:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise CheckpointError(path, "unsafe", "holds more than tensors and would have to run code") from error
+        raise CheckpointError(path, "damaged", f"is not a whole torch file ({type(error).__name__})") from error
+
+
+def check_torch_file(path: str | Path) -> None:
+    """Compare a torch file with its checksums, without loading it.
+
+    Raises:
+        CheckpointError: It is absent or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(path, "not_found", "no such file")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise CheckpointError(path, "damaged", "is not a whole torch file")
+        _check_zip(path)
+    except UNPICKLING_FAULTS as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(path, "damaged", f"is not a whole torch file ({type(error).__name__})") from error
 
 

@@ -33,7 +33,9 @@ class NoiseSchedule:
     beta_end: float = 0.012
     beta_schedule: Literal["linear", "scaled_linear"] = "linear"
     """`linear` is what AnimateDiff's motion modules were trained with; Stable Diffusion itself has `scaled_linear`."""
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    """The noise, as published; `v_prediction` (arXiv:2202.00512); or the clip itself, which small networks learn soonest,
+    as they need not carry the noise."""
     zero_terminal_snr: bool = False
     """Rescale so that nothing of the clip is left at the last timestep (arXiv:2305.08891); needs `v_prediction`."""
 
@@ -76,6 +78,8 @@ class NoiseSchedule:
         """What a perfect network would say."""
         if self.prediction == "epsilon":
             return noise
+        if self.prediction == "sample":
+            return clean
         return self.scheduler.get_velocity(clean, noise, cast(IntTensor, timesteps))
 
     def snr(self, timesteps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -198,4 +202,4 @@ class Objective:
             return torch.ones_like(timesteps, dtype=torch.float32)
         snr = self.schedule.snr(timesteps)
         capped = snr.clamp(max=self.min_snr_gamma)
-        return capped / (snr if self.schedule.prediction == "epsilon" else snr + 1)
+        return capped / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1.0}[self.schedule.prediction]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,8 +16,14 @@ from pipeline.revoked import REVOKED, read_revoked
 from pipeline.storage import Store
 
 INDEX = "samples.parquet"
+PIECE = re.compile(r"-\d{4}(?=\.tar$)")
+"""What `training.latents` adds to the name of a shard."""
 SIDE_BY_SIDE = ("mv16", "ortho4")
 """Rigs whose cameras stand still, evenly spaced round the object: what MV-VDM is trained on."""
+
+
+_TEXTS = ("key", "shard", "clip_id", "asset_id", "title", "action", "caption")
+"""Columns of the index that a reader needs beside the parts."""
 
 
 class BrokenSample(Exception):
@@ -55,8 +62,11 @@ class Row:
 
     key: str
     shard: str
+    clip_id: str
+    asset_id: str
     title: str
     action: str
+    caption: str
     parts: dict[str, Part]
     """By name: `json`, `v00.webp`, …"""
 
@@ -81,16 +91,8 @@ class SampleIndex:
             FileNotFoundError: There is no index.
             ValueError: The selection is no SQL, or selects nothing.
         """
-        store = Store(root)
-        if not store.exists(INDEX):
-            root = f"{root.rstrip('/')}/shards"
-            store = Store(root)
-        if not store.exists(INDEX):
-            raise FileNotFoundError(f"no {INDEX} in {root}: run `mv4d pack`, or give the folder of the shards")
-        table = _select(pq.read_table(io.BytesIO(store.read_bytes(INDEX))), read_revoked(store, REVOKED), selection)
-        if table.num_rows == 0:
-            raise ValueError(f"no sample of {root} is in the selection {selection}")
-        return cls(root, table)
+        root, rows = selected_rows(root, selection)
+        return cls(root, rows.select([*_TEXTS, "parts"]))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -98,14 +100,44 @@ class SampleIndex:
     def __getitem__(self, place: int) -> Row:
         row = self._table.slice(place, 1).to_pylist()[0]
         parts = {part["name"]: Part(part["offset"], part["num_bytes"], part["crc32"]) for part in row["parts"]}
-        names = ("key", "shard", "title", "action")
-        return Row(**{name: row[name] for name in names}, parts=parts)
+        return Row(**{name: row[name] for name in _TEXTS}, parts=parts)
+
+    def moved(self) -> "SampleIndex":
+        """The same samples in the same order, where they lie now that tars were written again.
+
+        What is in the index no more stays as it was.
+        """
+        now = pq.read_table(io.BytesIO(Store(self.root).read_bytes(INDEX)), columns=[*_TEXTS, "parts"])
+        both = pa.concat_tables([self._table, now.cast(self._table.schema)])
+        place_of = {key: len(self) + place for place, key in enumerate(now["key"].to_pylist())}
+        places = [place_of.get(key, place) for place, key in enumerate(self._table["key"].to_pylist())]
+        return SampleIndex(self.root, both.take(pa.array(places)).combine_chunks())
 
     @cached_property
     def shard_starts(self) -> tuple[int, ...]:
-        """The place of each shard's first sample."""
-        shards = self._table["shard"].to_pylist()
+        """The place of each shard's first sample; latents stand in several tars a shard, which count as one."""
+        shards = [PIECE.sub("", shard) for shard in self._table["shard"].to_pylist()]
         return tuple(place for place, shard in enumerate(shards) if place == 0 or shard != shards[place - 1])
+
+
+def folder_of(root: str) -> str:
+    """The folder of the shards, given it or the data root that holds it."""
+    return root if Store(root).exists(INDEX) else f"{root.rstrip('/')}/shards"
+
+
+def selected_rows(root: str, selection: Selection) -> tuple[str, pa.Table]:
+    """The folder of the shards, and the selected rows of its index with all columns, in the order of the shards.
+
+    Arguments and errors as of `SampleIndex.open`.
+    """
+    root = folder_of(root)
+    store = Store(root)
+    if not store.exists(INDEX):
+        raise FileNotFoundError(f"no {INDEX} in {root}: run `mv4d pack`, or give the folder of the shards")
+    rows = _select(pq.read_table(io.BytesIO(store.read_bytes(INDEX))), read_revoked(store, REVOKED), selection)
+    if rows.num_rows == 0:
+        raise ValueError(f"no sample of {root} is in the selection {selection}")
+    return root, rows
 
 
 def _select(samples: pa.Table, revoked: frozenset[str], selection: Selection) -> pa.Table:
@@ -126,8 +158,7 @@ def _select(samples: pa.Table, revoked: frozenset[str], selection: Selection) ->
         con.execute("SET enable_external_access = false")
         try:
             found = con.sql(
-                'SELECT key, shard, title, "action", parts FROM samples '
-                f'WHERE {" AND ".join(conditions)} ORDER BY shard, "offset"',
+                f'SELECT * FROM samples WHERE {" AND ".join(conditions)} ORDER BY shard, "offset"',
                 params={
                     "split": selection.split,
                     "num_views": selection.num_views,
@@ -184,6 +215,13 @@ class ShardReader:
     @cached_property
     def _store(self) -> Store:
         return Store(self.root)
+
+    def close(self) -> None:
+        """Close the files: they are opened anew when they are needed."""
+        for descriptor, owner in self._open.values():
+            if owner == os.getpid():
+                os.close(descriptor)
+        self._open.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "_open": {}, "max_open": self.max_open}

@@ -1,13 +1,15 @@
 """For those who read tars in a row with `webdataset`: the same examples, in the tars' own order."""
 
-import zlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from torch.utils.data import IterableDataset
 
-from training.data.clips import ClipRecord, ClipSettings, Example, choose_views, logger, make_example
+from pipeline.media import strip_name
+from pipeline.revoked import DenyList
+from pipeline.storage import Store
+from training.data.clips import ClipRecord, ClipSettings, Example, logger, make_example
 from training.data.index import BrokenSample
 
 
@@ -16,13 +18,11 @@ def to_example(settings: ClipSettings) -> Callable[[dict[str, Any]], Example]:
 
     def convert(sample: dict[str, Any]) -> Example:
         record = ClipRecord.parse(sample["json"])
-        rng = np.random.default_rng([settings.seed, zlib.crc32(record.key.encode())])
-        views = choose_views(record.num_views, settings.num_views, rng)
-        names = [f"v{view:02d}.webp" for view in views]
+        names = [strip_name(view) for view in settings.views(record, variant=0)]
         missing = [name for name in names if name not in sample]
         if missing:
             raise BrokenSample(f"{record.key} has no {', '.join(missing)}")
-        return make_example(record, views, [sample[name] for name in names], settings, rng)
+        return make_example(record, 0, [sample[name] for name in names], settings)
 
     return convert
 
@@ -33,7 +33,15 @@ class TarStream(IterableDataset[Example]):
     `training.data.clips` is the exact reader. This one is for a quick look, and for remote tars without an index.
     """
 
-    def __init__(self, urls: list[str], settings: ClipSettings, *, shuffle: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        urls: list[str],
+        settings: ClipSettings,
+        *,
+        shuffle: int = 0,
+        seed: int = 0,
+        shards: str | None = None,
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
@@ -41,9 +49,11 @@ class TarStream(IterableDataset[Example]):
             settings: What of a clip becomes an example.
             shuffle: Samples held back to be shuffled.
             seed: Of the shuffling.
+            shards: Folder or URL of the shards, if it holds a list of what was taken down: nothing of it is shown.
         """
         super().__init__()
         self.urls, self.settings, self.shuffle, self.seed = urls, settings, shuffle, seed
+        self.denied = DenyList(Store(shards)) if shards is not None else None
 
     def __iter__(self) -> Iterator[Example]:
         import webdataset
@@ -55,6 +65,16 @@ class TarStream(IterableDataset[Example]):
         convert = to_example(self.settings)
         for sample in samples:
             try:
+                if self.denied and _is_taken_down(sample, self.denied):
+                    continue
                 yield convert(sample)
             except BrokenSample as error:
                 logger.warning("passed over the broken sample %s: %s", sample["__key__"], error)
+
+
+def _is_taken_down(sample: dict[str, Any], denied: DenyList) -> bool:
+    try:
+        record = json.loads(sample["json"])
+        return denied.has(record["asset_id"], record["clip_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenSample(f"not the record of a sample: {error!r}") from error

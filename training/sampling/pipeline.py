@@ -18,6 +18,8 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 from transformers.image_processing_utils import BaseImageProcessor
 
 from training.cameras import rings
+from training.encoders import Encoders
+from training.model.patches import CosinePatches
 from training.model.unet import MultiViewVideoUNet
 from training.objective import CLEAN_FRAMES
 from training.sampling.free_init import FreeInit
@@ -50,7 +52,7 @@ class MultiViewVideoPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"  # type: ignore[assignment]
 
-    vae: AutoencoderKL
+    vae: AutoencoderKL | CosinePatches
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     image_encoder: CLIPVisionModelWithProjection
@@ -61,7 +63,7 @@ class MultiViewVideoPipeline(DiffusionPipeline):
     def __init__(
         self,
         *,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | CosinePatches,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         image_encoder: CLIPVisionModelWithProjection,
@@ -126,9 +128,10 @@ class MultiViewVideoPipeline(DiffusionPipeline):
         """
         views = view_pictures(pictures, background, size_px)
         items, num_views = views.shape[:2]
-        scale_px = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        if any(side % scale_px for side in views.shape[-2:]):
-            raise ValueError(f"the sides of pictures must be multiples of {scale_px} px, got {tuple(views.shape[-2:])}")
+        if any(side % self.latent_px for side in views.shape[-2:]):
+            raise ValueError(
+                f"the sides of pictures must be multiples of {self.latent_px} px, got {tuple(views.shape[-2:])}"
+            )
         if num_frames <= CLEAN_FRAMES or num_inference_steps < 1:
             raise ValueError(f"need two frames and one step, got {num_frames} and {num_inference_steps}")
         prompts, negatives = _one_each(prompt, items, "prompts"), _one_each(negative_prompt, items, "negative prompts")
@@ -147,7 +150,7 @@ class MultiViewVideoPipeline(DiffusionPipeline):
             cameras=cameras.to(device),
         )
         without_prompt = with_prompt.without_prompt(self.encode_prompts(negatives))
-        latents = self._sample(
+        latents = self.denoise(
             self.encode_pictures(views)[:, :, None],
             (with_prompt, without_prompt),
             classifier_free(guidance) if isinstance(guidance, int | float) else guidance,
@@ -161,7 +164,15 @@ class MultiViewVideoPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return ClipOutput(frames=frames, seeds=seeds)
 
-    def _sample(
+    @property
+    def latent_px(self) -> int:
+        """Side of the square of pixels that is one latent."""
+        if isinstance(self.vae, CosinePatches):
+            return int(self.vae.config["patch_px"])
+        return int(2 ** (len(self.vae.config["block_out_channels"]) - 1))
+
+    @torch.no_grad()
+    def denoise(
         self,
         first: Float[Tensor, "b v 1 c h w"],
         conditions: tuple[Condition, Condition],
@@ -170,8 +181,20 @@ class MultiViewVideoPipeline(DiffusionPipeline):
         num_frames: int,
         num_steps: int,
         generators: list[torch.Generator],
-        on_step: Callable[[int, Tensor], None] | None,
+        on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Float[Tensor, "b v t c h w"]:
+        """Clips as latents, from latents of their first frames.
+
+        Args:
+            first: Clean, scaled.
+            conditions: With the prompt and without it.
+            guide: Makes one prediction of those under the conditions.
+            free_init: How often to begin again.
+            num_frames: Of the clips.
+            num_steps: Of DDIM, in each round.
+            generators: One an item, on the CPU.
+            on_step: As in the call.
+        """
         shape = (*first.shape[1:2], num_frames - CLEAN_FRAMES, *first.shape[3:])
         drawn = _noise(shape, generators).to(first.device)
         later = drawn
@@ -209,27 +232,26 @@ class MultiViewVideoPipeline(DiffusionPipeline):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Float[Tensor, "b words context"]:
         """The text encoder's last states, padded to its full length."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        states: Tensor = self.text_encoder(tokens.input_ids.to(self._execution_device))[0]
-        return states
+        return self._encoders.prompts(prompts)
 
     def encode_first_frames(self, views: Float[Tensor, "b v 3 h w"]) -> Float[Tensor, "b v image"]:
         """CLIP's projected embedding of each picture, prepared from bytes."""
-        prepared = self.feature_extractor(images=eight_bit(views), return_tensors="pt").pixel_values
-        embeds: Tensor = self.image_encoder(prepared.to(self._execution_device, self.image_encoder.dtype)).image_embeds
-        return embeds.unflatten(0, views.shape[:2])
+        return self._encoders.first_frames(views)
 
     def encode_pictures(self, views: Float[Tensor, "b v 3 h w"]) -> Float[Tensor, "b v c h w"]:
         """The middle of the VAE's distribution, scaled; float32."""
-        pixels = (views * 2 - 1).flatten(0, 1).to(self._execution_device, self.vae.dtype)
-        latents = self.vae.encode(pixels).latent_dist.mode() * self.vae.config["scaling_factor"]
-        return latents.float().unflatten(0, views.shape[:2])
+        return self._encoders.pictures(views)
+
+    @property
+    def _encoders(self) -> Encoders:
+        return Encoders(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            image_encoder=self.image_encoder,
+            feature_extractor=self.feature_extractor,
+            device=self._execution_device,
+        )
 
     def decode_latents(self, latents: Float[Tensor, "*n c h w"], batch: int = 16) -> Float[Tensor, "*n 3 h w"]:
         """Pictures in 0..1, float32 on the CPU, `batch` at a time."""

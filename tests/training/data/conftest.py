@@ -19,10 +19,14 @@ SETTINGS = ClipSettings(num_views=4, num_frames=3, size_px=24, fps=4.0, seed=5)
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shards of a data set of 6 assets with two animations each, packed by the real packer."""
-    root = tmp_path_factory.mktemp("published")
+    return pack(tmp_path_factory.mktemp("published"))
+
+
+def pack(root: Path, title: str = "") -> Path:
+    """Make and pack the clips; all with one title, or each with its own."""
     tables = Tables(Store(str(root)))
     toys = [
-        Toy(seq=seq, licence_class="by" if seq % 2 else "cc0", num_views=NUM_VIEWS, num_frames=NUM_FRAMES)
+        Toy(seq=seq, licence_class="by" if seq % 2 else "cc0", num_views=NUM_VIEWS, num_frames=NUM_FRAMES, title=title)
         for seq in range(6)
     ]
     commit(tables, toys)

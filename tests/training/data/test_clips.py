@@ -12,7 +12,7 @@ from pipeline.media import compose
 from tests.shards.toys import shape_frames
 from tests.training.data.conftest import CHOSEN, NUM_FRAMES, NUM_VIEWS, SETTINGS
 from training.cameras import camera_vectors
-from training.data.clips import ClipDataset, ClipSettings, Example, caption_of, choose_frames, choose_views
+from training.data.clips import ClipDataset, ClipRecord, ClipSettings, Example, choose_frames, choose_views
 from training.data.index import BrokenSample, SampleIndex
 from training.data.order import BatchesOfRank, Draw, Stream
 from training.data.stream import TarStream
@@ -32,9 +32,9 @@ def test_an_example_shows_the_drawn_views_and_frames(published: Path) -> None:
     for place in range(12):
         row, example = examples.index[place], examples[Draw(index=place, place=place)]
         seq, action = int(row.title.split()[1]), int(row.action[-3:])
-        rng = np.random.default_rng([SETTINGS.seed, place])
-        views = choose_views(NUM_VIEWS, 4, rng)
+        rng = SETTINGS.rng(row.key, 0)
         frames = choose_frames(NUM_FRAMES, 8.0, SETTINGS, rng)
+        views = SETTINGS.views(ClipRecord.parse(examples.read(row, "json")), 0)
         pictures = np.stack([compose(record_of[seq, action][view][frames]) for view in views])
         expected = torch.from_numpy(pictures).permute(0, 1, 4, 2, 3) * 2 - 1
         torch.testing.assert_close(example["video"], expected, atol=2 / 255, rtol=0)
@@ -43,14 +43,29 @@ def test_an_example_shows_the_drawn_views_and_frames(published: Path) -> None:
 
 
 def test_views_are_a_quarter_turn_apart_from_any_first_one() -> None:
-    firsts = set()
-    for seed in range(40):
-        views = choose_views(16, 4, np.random.default_rng(seed))
-        assert np.array_equal(np.diff(views), [4, 4, 4])
-        firsts.add(int(views[0]))
-    assert firsts == {0, 1, 2, 3}
+    for turn in range(8):
+        assert np.array_equal(choose_views(16, 4, turn), turn % 4 + np.array([0, 4, 8, 12]))
     with pytest.raises(BrokenSample):
-        choose_views(6, 4, np.random.default_rng(0))
+        choose_views(6, 4, 0)
+
+
+def test_passes_show_all_ways_to_choose_views_in_turn(published: Path) -> None:
+    examples = dataset(published, num_variants=2)
+    of_pass = [examples[Draw(index=3, place=3 + 12 * number)] for number in range(4)]
+    assert not torch.equal(of_pass[0]["cameras"], of_pass[1]["cameras"])
+    for number in (2, 3):
+        assert torch.equal(of_pass[number]["video"], of_pass[number - 2]["video"])
+        assert torch.equal(of_pass[number]["cameras"], of_pass[number - 2]["cameras"])
+    firsts = {
+        int(SETTINGS.views(ClipRecord.parse(examples.read(examples.index[place], "json")), 0)[0]) for place in range(12)
+    }
+    assert firsts == {0, 1}
+
+
+def test_what_is_drawn_for_a_clip_does_not_depend_on_the_order(published: Path) -> None:
+    examples = dataset(published, background="random")
+    first, other = examples[Draw(index=4, place=0)], examples[Draw(index=4, place=11)]
+    assert torch.equal(first["video"], other["video"])
 
 
 def test_frames_follow_the_frame_rate_and_stay_inside() -> None:
@@ -117,12 +132,6 @@ def test_a_broken_sample_is_replaced_and_counted(
     assert row.key in caplog.text
     with pytest.raises(BrokenSample):
         ClipDataset(examples.index, SETTINGS, strict=True)[Draw(index=0, place=0)]
-
-
-def test_captions_leave_out_what_tools_add() -> None:
-    assert caption_of("Red_Fox", "Armature|Walk.001") == "Red Fox, Walk"
-    assert caption_of("Fox", "") == "Fox"
-    assert caption_of("", "mixamo.com|Layer0") == "Layer"
 
 
 def test_plain_webdataset_gives_every_sample_once(published: Path) -> None:
