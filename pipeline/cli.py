@@ -176,6 +176,7 @@ def overview() -> str:
             "Begin with:  mv4d demo        then:  mv4d build FOLDER --data DATA",
             "",
             "exit codes: 0 fine, 1 something was found wrong, 2 wrong usage, 3 the machine could not go on,",
-            "130 interrupted. Assets that are turned away are no error: `mv4d stats` counts them by reason.",
+            "75 training was stopped by a signal and has saved, 130 interrupted.",
+            "Assets that are turned away are no error: `mv4d stats` counts them by reason.",
         ]
     )

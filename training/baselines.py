@@ -56,8 +56,8 @@ def linear_error(
 ) -> Float[Tensor, " n"]:
     """Least mean square error of a linear predictor of what the objective predicts.
 
-    With x_t = a x + s noise and var(x) = v, the best guess of the clip x is off by v s^2 / (a^2 v + s^2); the noise that
-    follows from it by a^2/s^2 times that, and v-prediction's target by 1/s^2 times that.
+    With x_t = a x + s noise and var(x) = v, the best guess of the clip x is off by v s^2 / (a^2 v + s^2); the noise
+    that follows from it by a^2/s^2 times that, and v-prediction's target by 1/s^2 times that.
 
     Args:
         variance: Of each number about what the predictor knows of it.

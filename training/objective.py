@@ -34,8 +34,8 @@ class NoiseSchedule:
     beta_schedule: Literal["linear", "scaled_linear"] = "linear"
     """`linear` is what AnimateDiff's motion modules were trained with; Stable Diffusion itself has `scaled_linear`."""
     prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
-    """The noise, as published; `v_prediction` (arXiv:2202.00512); or the clip itself, which small networks learn soonest,
-    as they need not carry the noise."""
+    """The noise, as published; `v_prediction` (arXiv:2202.00512); or the clip itself, which small networks learn
+    soonest, as they need not carry the noise."""
     zero_terminal_snr: bool = False
     """Rescale so that nothing of the clip is left at the last timestep (arXiv:2305.08891); needs `v_prediction`."""
 
@@ -202,4 +202,6 @@ class Objective:
             return torch.ones_like(timesteps, dtype=torch.float32)
         snr = self.schedule.snr(timesteps)
         capped = snr.clamp(max=self.min_snr_gamma)
-        return capped / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1.0}[self.schedule.prediction]
+        return (
+            capped / {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[self.schedule.prediction]
+        )

@@ -83,14 +83,20 @@ def test_zero_terminal_snr_leaves_nothing_of_the_clip_and_is_sampled_from_there(
         NoiseSchedule(zero_terminal_snr=True)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_target_may_be_the_clip_itself() -> None:
+    objective = Objective(schedule=NoiseSchedule(prediction="sample"))
+    given = batch()
+    assert float(objective.loss(Recorder(given.latents), given, objective.draw(given, [3, 4])).mean) == 0.0
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_min_snr_weights(prediction: str) -> None:
     schedule = NoiseSchedule(prediction=prediction)  # type: ignore[arg-type]
     objective = Objective(schedule=schedule, min_snr_gamma=5.0)
     timesteps = torch.tensor([0, 200, 500, 999])
     snr = schedule.snr(timesteps)
     assert snr[0] > 5 > snr[3]
-    wanted = torch.minimum(snr, torch.tensor(5.0)) / (snr if prediction == "epsilon" else snr + 1)
+    wanted = torch.minimum(snr, torch.tensor(5.0)) / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction]
     torch.testing.assert_close(objective.weights(timesteps), wanted)
     given = batch(items=1)
     draw = objective.draw(given, [3], timesteps=torch.tensor([200]))

@@ -4,9 +4,11 @@ import random
 import signal
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -38,6 +40,15 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def shown(folder: Path) -> Counter[str]:
+    """How often each sample was shown, as the run has written it down."""
+    counts: Counter[str] = Counter()
+    for path in folder.glob("seen-*.parquet"):
+        table = pq.read_table(path)
+        counts.update(dict(zip(table["key"].to_pylist(), table["times"].to_pylist(), strict=True)))
+    return counts
+
+
 @pytest.mark.parametrize("asked", [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)], ids=str)
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
     asked: tuple[signal.Signals, int], unbroken: Run, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,6 +64,11 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
     assert run() == 0
     assert list(saved_steps(tmp_path / "checkpoints")) == [6, 4]
     assert_same_training(run, unbroken)
+    assert sorted(path.name for path in tmp_path.glob("seen-*")) == [
+        "seen-000000000000.parquet",
+        "seen-000000000008.parquet",
+    ]
+    assert shown(tmp_path) == shown(unbroken.folder)
     assert {step: run.logged("train/loss")[step] for step in (5, 6)} == {
         step: unbroken.logged("train/loss")[step] for step in (5, 6)
     }
