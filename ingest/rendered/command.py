@@ -16,7 +16,7 @@ from ingest.rendered.mv_video import ImportMvVideo, list_mv_video
 from ingest.sources.lists import Only
 from ingest.sources.objaverse import uid_of
 from ingest.stage import DryRun
-from pipeline.cli import EXIT_OK, EXIT_USAGE, command_parser, parse, pick, usage_error
+from pipeline.cli import EXIT_OK, command_parser, parse, pick, usage_error
 from pipeline.running import RunOptions, absolute_root, run_stages
 from pipeline.sole_driver import sole_driver
 
@@ -59,14 +59,31 @@ DATA_SETS: dict[str, DataSet] = {
 }
 
 
+def _overview() -> str:
+    examples = (line.strip() for data_set in DATA_SETS.values() for line in data_set.examples.splitlines())
+    return "\n".join(
+        [
+            f"usage: mv4d import {{{','.join(DATA_SETS)}}} PATH [options]",
+            "",
+            "Bring a data set that others have rendered into a data root, as clips that can be curated and packed.",
+            *(f"  {name:<12} {data_set.what}" for name, data_set in DATA_SETS.items()),
+            "",
+            "Each has --help with its options, --config FILE and --print_config.",
+            "",
+            "Examples:",
+            *(f"  {line}" for line in examples),
+        ]
+    )
+
+
 def import_main(arguments: Sequence[str]) -> int:
     """Bring a rendered data set into a data root."""
     given = list(arguments)
+    if given and given[0] in ("-h", "--help"):
+        print(_overview())
+        raise SystemExit(EXIT_OK)
     if not given or given[0] not in DATA_SETS:
-        print(f"usage: mv4d import {{{','.join(DATA_SETS)}}} PATH [options]\n")
-        print("Bring a data set that others have rendered into a data root, as clips that can be curated and packed.")
-        print("\n".join(f"  {name:<12} {data_set.what}" for name, data_set in DATA_SETS.items()))
-        return EXIT_OK if given and given[0] in ("-h", "--help") else EXIT_USAGE
+        usage_error(f"name the data set: mv4d import {{{','.join(DATA_SETS)}}} PATH; mv4d import --help says more")
     data_set = DATA_SETS[given[0]]
     parser = command_parser(
         f"import {given[0]}",
