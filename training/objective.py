@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Literal, Protocol, cast
 
 import torch
@@ -48,10 +48,10 @@ class NoiseSchedule:
         if self.zero_terminal_snr and self.prediction == "epsilon":
             raise ValueError("at zero signal the noise says nothing of the clip: zero_terminal_snr needs v_prediction")
 
-    @cached_property
+    @property
     def scheduler(self) -> DDPMScheduler:
         """diffusers' scheduler: adds noise, and knows the target."""
-        return DDPMScheduler(**self._diffusers)
+        return _scheduler(self)
 
     def sampler(self) -> DDIMScheduler:
         """DDIM for this schedule, as the published model is sampled; from the last timestep if that has no signal."""
@@ -87,6 +87,12 @@ class NoiseSchedule:
         kept = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
         ratio: Tensor = kept / (1 - kept)
         return ratio
+
+
+@cache
+def _scheduler(schedule: NoiseSchedule) -> DDPMScheduler:
+    """One for all equal schedules. Not kept in them: as defaults, their attributes are read as settings."""
+    return DDPMScheduler(**schedule._diffusers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pipeline.cli import main as mv4d
 from tests.training.runs import Run, assert_near_training, assert_same_training
 from training.checkpoints import read_tensors
 from training.module import MultiViewVideoTraining
+from training.objective import NoiseSchedule, Objective
 from training.sampling.pipeline import MultiViewVideoPipeline
 from training.start import Scratch, Start
 
@@ -187,3 +189,9 @@ def test_every_recipe_is_complete(recipe: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit, match="0"):
         main(["fit", f"--config={recipe}", "--print_config"])
     assert "global_batch:" in capsys.readouterr().out
+
+
+def test_settings_stay_settings_when_they_have_been_used() -> None:
+    assert set(vars(Objective().schedule)) == {field.name for field in dataclasses.fields(NoiseSchedule)}
+    assert Objective().schedule.scheduler is Objective().schedule.scheduler
+    assert set(vars(Objective().schedule)) == {field.name for field in dataclasses.fields(NoiseSchedule)}
