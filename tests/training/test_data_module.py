@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -6,10 +7,20 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from training.data.clips import ClipSettings
 from training.data_module import ClipBatches
 from training.saving import begin_at_step
+
+
+@pytest.fixture(autouse=True)
+def own_rank() -> Iterator[None]:
+    """Lightning keeps the rank of this process in a global variable, which `trainer` sets."""
+    function: Any = rank_zero_only
+    rank = function.rank
+    yield
+    function.rank = rank
 
 
 def trainer(*, rank: int = 0, ranks: int = 1, step: int = 0, max_steps: int = 5) -> Trainer:
