@@ -1,0 +1,40 @@
+"""A static mesh with the way back to the GLB it was read from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Primitive:
+    """A primitive of the GLB, drawn by one node."""
+
+    node: int
+    """Index of the node that draws it; a mesh that several nodes draw has a primitive for each."""
+    mesh: int
+    primitive: int
+    """Index within the mesh."""
+    vertices: NDArray[np.int64]
+    """(n,): for each vertex of the primitive in the file, its vertex in `StaticObject`. Equal positions are one vertex."""
+    object_from_primitive: NDArray[np.float64]
+    """(4, 4): from the primitive's POSITION to the object's space: the node's pose, z up, scale and offset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticObject:
+    """A mesh in the clip's space: z up, inside the unit sphere."""
+
+    source: Path
+    """The GLB."""
+    vertices: NDArray[np.float32]
+    """(V, 3)."""
+    faces: NDArray[np.int32]
+    """(F, 3), counter-clockwise from outside."""
+    colors: NDArray[np.float32]
+    """(V, 3), sRGB in 0..1: texture, vertex colour and material together."""
+    primitives: tuple[Primitive, ...]
+    scale: float
+    offset: NDArray[np.float64]
+    """(3,): vertices = scale * z-up world + offset."""
