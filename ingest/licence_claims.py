@@ -156,7 +156,7 @@ def _from_words(claim: str) -> str:
 def _from_expression(claim: str) -> str:
     try:
         parsed = licensing().parse(claim)
-    except (ExpressionError, ParseError, AssertionError):  # the last for brackets that hold an operator alone: "(AND 0"
+    except (ExpressionError, ParseError, AssertionError, IndexError):  # the last two for "(AND 0" and "()"
         return ""
     if parsed is None:
         return ""

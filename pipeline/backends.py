@@ -10,13 +10,14 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from pipeline.admission import Place
+from pipeline.group_commit import GroupCommit
 from pipeline.records import Record, Rejected
 from pipeline.revoked import deny_list
 from pipeline.stage import Stage, rejected
@@ -80,7 +81,18 @@ class Outcome:
     """Why the run has to end; empty if it may go on."""
 
 
-def run_task(tables: Tables, stages: Sequence[Stage[Any, Any]], task: Task, policy: RetryPolicy) -> Outcome:
+Commit = Callable[[Stage[Any, Any], str, Sequence[Record]], None]
+"""Writes what a stage made of an input."""
+
+
+def commit_for(lane: Lane, tables: Tables) -> Commit:
+    """How the workers of a lane that share a process write their rows."""
+    return GroupCommit(tables).commit if lane == "io" else tables.commit
+
+
+def run_task(
+    tables: Tables, stages: Sequence[Stage[Any, Any]], task: Task, policy: RetryPolicy, commit: Commit
+) -> Outcome:
     """Run one task to its end: rows committed, or a `Rejected` row after the last try."""
     stage = stages[task.stage_index]
     started = time.monotonic()
@@ -103,7 +115,7 @@ def run_task(tables: Tables, stages: Sequence[Stage[Any, Any]], task: Task, poli
         name = str(getattr(task.item, "name", ""))
         rows = [rejected(stage, task.input_id, "machine_fault", f"{error!r}\n{last_lines}", name)]
     try:
-        tables.commit(stage, task.input_id, rows)
+        commit(stage, task.input_id, rows)
     except OSError as error:
         return Outcome(number=task.number, stop=f"cannot write to {tables.store.root}: {error}")
     seconds = time.monotonic() - started
@@ -178,6 +190,7 @@ class LocalBackend:
         memory_mb: float = 0.0,
     ) -> None:
         self._tables = Tables(store)
+        self._commits: dict[Lane, Commit] = {lane: commit_for(lane, self._tables) for lane in ("core", "io")}
         self._place = Place.here(memory_mb)
         self._stages = tuple(stages)
         self._policy = policy
@@ -195,7 +208,9 @@ class LocalBackend:
     def _work(self, worker: int, thread: _Thread) -> None:
         while (task := thread.inbox.get()) != "end":
             if isinstance(task, Task):
-                self._outcomes.put((thread, worker, run_task(self._tables, self._stages, task, self._policy)))
+                commit = self._commits[thread.lane]
+                outcome = run_task(self._tables, self._stages, task, self._policy, commit)
+                self._outcomes.put((thread, worker, outcome))
             else:
                 close_stages(self._stages, thread.lane)
         if thread.lane == "core":
@@ -413,13 +428,14 @@ class _RayWorker:
     ) -> None:
         self._tables, self._stages, self._policy = Tables(store), stages, policy
         self._memory_mb, self._lane = memory_mb, lane
+        self._commit = commit_for(lane, self._tables)
 
     def ready(self) -> Place:
         ray: Any = importlib.import_module("ray")
         return Place.here(self._memory_mb, name=str(ray.get_runtime_context().get_node_id()))
 
     def run(self, task: Task) -> Outcome:
-        return run_task(self._tables, self._stages, task, self._policy)
+        return run_task(self._tables, self._stages, task, self._policy, self._commit)
 
     def close(self) -> None:
         close_stages(self._stages, self._lane)

@@ -1,8 +1,8 @@
 """Append-only Parquet tables under a data root, and the ledger of what is done.
 
 A table is the folder `tables/<name>/` of Parquet fragments. A fragment holds the rows that one stage made from one
-input, and its name says so: whoever does the same work again writes the same file, so nothing is ever doubled and
-DuckDB may read the folder as it is. The ledger's fragment (`done`) is written last: an input without one is done again.
+input, or from a few that were worked on side by side, and its name says so: whoever does the same work again writes the
+same file. The ledger's fragment (`done`) is written last: an input without one is done again.
 Two columns stand in every table beside the record's own: `made_by` (`stage@settings_id`) and `made_from` (input id).
 """
 
@@ -98,29 +98,57 @@ class Tables:
 
     def commit(self, stage: Stage[Any, Any], input_id: str, rows: Sequence[Record]) -> None:
         """Write the rows that a stage made from one input, then its line in the ledger."""
-        by_type: dict[type[Record], list[Record]] = defaultdict(list)
-        for row in rows:
-            by_type[type(row)].append(row)
-        made_by = f"{stage.name}@{stage.settings_id}"
-        fragment = f"{stage.name}-{stage.settings_id}-{content_id(input_id, length=20)}"
-        for record, group in by_type.items():
-            self.write(record, fragment, group, made_by=made_by, made_from=input_id)
-        num_rejected = len(by_type.get(Rejected, ()))
-        done = Done(
-            stage=stage.name,
-            settings_id=stage.settings_id,
-            input_id=input_id,
-            num_rows=len(rows) - num_rejected,
-            num_rejected=num_rejected,
-        )
-        self.write(Done, fragment, [done], made_by=made_by, made_from=input_id)
+        self.commit_together(stage, [(input_id, rows)])
 
-    def write(self, record: type[R], fragment: str, rows: Sequence[R], *, made_by: str, made_from: str) -> None:
-        """Write one fragment; an older one of the same name is replaced."""
+    def commit_together(self, stage: Stage[Any, Any], made: Sequence[tuple[str, Sequence[Record]]]) -> None:
+        """Write the rows that a stage made from some inputs, each table's in one fragment, then the ledger's.
+
+        If the fragment of the ledger is not written any more, the inputs are done again, and their rows may stand in a
+        second fragment until the tables are merged, at the end of the run; `rows` gives each once.
+
+        Args:
+            stage: Under its present settings.
+            made: Of each input, its id and its rows.
+        """
+        by_type: dict[type[Record], list[tuple[str, Record]]] = defaultdict(list)
+        done = []
+        for input_id, rows in made:
+            for row in rows:
+                by_type[type(row)].append((input_id, row))
+            num_rejected = sum(isinstance(row, Rejected) for row in rows)
+            done.append(
+                Done(
+                    stage=stage.name,
+                    settings_id=stage.settings_id,
+                    input_id=input_id,
+                    num_rows=len(rows) - num_rejected,
+                    num_rejected=num_rejected,
+                )
+            )
+        made_by = f"{stage.name}@{stage.settings_id}"
+        ids = [input_id for input_id, _ in made]
+        fragment = f"{stage.name}-{stage.settings_id}-{content_id(*ids, length=20)}"
+        for record, group in by_type.items():
+            origins = [input_id for input_id, _ in group]
+            self.write(record, fragment, [row for _, row in group], made_by=made_by, made_from=origins)
+        self.write(Done, fragment, done, made_by=made_by, made_from=ids)
+
+    def write(
+        self, record: type[R], fragment: str, rows: Sequence[R], *, made_by: str, made_from: str | Sequence[str]
+    ) -> None:
+        """Write one fragment; an older one of the same name is replaced.
+
+        Args:
+            record: What the rows are.
+            fragment: Its name.
+            rows: Of one stage.
+            made_by: The stage, with the id of its settings.
+            made_from: The input of all rows, or of each.
+        """
         table = to_table(list(rows), record)
-        for name, value in (("made_by", made_by), ("made_from", made_from)):
-            column = pa.array([value] * len(rows), pa.string())
-            table = table.append_column(pa.field(name, pa.string(), False), column)
+        origins = [made_from] * len(rows) if isinstance(made_from, str) else list(made_from)
+        for name, values in (("made_by", [made_by] * len(rows)), ("made_from", origins)):
+            table = table.append_column(pa.field(name, pa.string(), False), pa.array(values, pa.string()))
         self.store.write_bytes(_fragment_path(record, fragment), _parquet_bytes(table))
 
     def remember_settings(self, stages: Iterable[Stage[Any, Any]]) -> None:

@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from pipeline.build import BuildOptions, build
 from pipeline.cli import EXIT_OK, main
 from pipeline.records import Asset, Clip, Done, Rejected, Sample, Truth
+from pipeline.revoked import deny_list
 from pipeline.storage import Store
 from pipeline.tables import Tables
 from shards.lint import lint
@@ -36,6 +37,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     boto3.client("s3").create_bucket(Bucket="bucket")
     s3fs.S3FileSystem.clear_instance_cache()
+    deny_list.cache_clear()  # it remembers the server of the test before
     yield "s3://bucket/set"
     server.stop()
 

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.chaos.builds import SMALL, assert_equal_builds
 from tests.conftest import REPOSITORY
+from tests.ledger import num_done
 from tests.ray_cluster import ENVIRONMENT, Cluster, two_nodes
 
 pytest.importorskip("ray")
@@ -32,15 +31,6 @@ ends it."""
 def cluster() -> Iterator[Cluster]:
     with two_nodes() as cluster:
         yield cluster
-
-
-def num_done(data: Path) -> int:
-    """Rows of what is finished; while fragments are merged, some may count twice or not at all."""
-    rows = 0
-    for path in data.glob("tables/done/*.parquet"):
-        with contextlib.suppress(OSError, pa.ArrowInvalid):
-            rows += pq.read_metadata(path).num_rows
-    return rows
 
 
 def driver_of(data: Path) -> int | None:

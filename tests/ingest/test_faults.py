@@ -21,6 +21,7 @@ from pipeline.tables import Tables
 from tests.conftest import REPOSITORY
 from tests.ingest.sources.faulty_web import MAX_BYTES, STORED, TOKEN, World, build_world
 from tests.ingest.web import Web
+from tests.ledger import num_done
 
 SOURCES = ("objaverse", "objaverse-xl", "sketchfab")
 MB = 1e6
@@ -52,12 +53,6 @@ def finish(process: "subprocess.Popen[bytes]") -> str:
     text = (said + errors).decode()
     assert process.returncode == EXIT_OK, text[-3000:]
     return text
-
-
-def num_done(data: Path) -> int:
-    """Objects that have been dealt with, of a run that merges no tables meanwhile."""
-    folder = data / "tables" / "done"
-    return sum(1 for path in folder.iterdir() if path.suffix == ".parquet") if folder.exists() else 0
 
 
 def wait_for(process: "subprocess.Popen[bytes]", data: Path, number: int) -> None:

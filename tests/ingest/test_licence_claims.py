@@ -43,6 +43,7 @@ def test_a_text_gives_its_one_licence(text: str, spdx: str) -> None:
 WORDS = st.lists(st.sampled_from(["MIT", "AND", "OR", "WITH", "(", ")", "CC-BY-4.0", "+", "by", "4.0"]), max_size=8)
 
 
+@example("()")
 @example("(AND 0")
 @given(st.text(max_size=60) | WORDS.map(" ".join))
 def test_any_text_is_a_claim_that_can_be_classified_or_none(text: str) -> None:

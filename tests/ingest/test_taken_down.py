@@ -111,7 +111,7 @@ def test_no_stage_works_on_what_was_taken_down(tables: Tables, tmp_path: Path) -
     take_down(tables, asset.asset_id)
     stage = ProbeAsset(data=tables.store.root)
     task = Task(number=0, stage_index=0, input_id=asset.asset_id, item=asset)
-    (row,) = run_task(tables, [stage], task, RetryPolicy()).rows
+    (row,) = run_task(tables, [stage], task, RetryPolicy(), tables.commit).rows
     assert isinstance(row, Rejected)
     assert (row.reason, row.rejected_id, row.stage) == ("revoked", asset.asset_id, "render.probe")
     assert tables.done(stage) == {asset.asset_id}
