@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything, set-up included, on a bare Debian machine with Python 3.11.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test test-all check format bench lock clean venv-bpy5
+.PHONY: help setup setup-test demo test test-all check format bench viewer lock clean venv-bpy5
 
 PY := .venv/bin/python
 BENCHMARKS := $(filter-out benchmarks/__init__.py benchmarks/measured.py,$(wildcard benchmarks/*.py))
@@ -14,7 +14,7 @@ help: ## Show this list.
 setup: ## Virtual environment in .venv, and the system libraries that Blender needs.
 	@bash .ci/setup.sh
 
-setup-test: ## What the tests need beside: Chromium, SLURM.
+setup-test: ## What the tests need beside: Chromium, SLURM, a glTF validator.
 	@bash .ci/setup.sh --for-tests
 
 venv-bpy5: setup ## Blender 5.0 in .venv-bpy5, for the tests that compare it with 4.5.
@@ -39,6 +39,9 @@ format: setup ## Let ruff put the code in order.
 
 bench: setup ## All benchmarks; each ends with one JSON line.
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(PY) -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+viewer: ## Bundle the viewer page's program anew from its sources; needs npm.
+	@cd fourd/viewer/page && npm ci --silent && npm run --silent build
 
 lock: setup ## Choose versions anew and write requirements.lock.
 	@.venv/bin/uv pip compile -q --upgrade --python 3.11 pyproject.toml --extra data --extra render --extra cluster \

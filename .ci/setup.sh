@@ -76,7 +76,14 @@ for_tests() {
 }
 
 if [ "${1:-}" = --for-tests ]; then
-  for_tests chromium "the tests of the contact sheet" chromium fonts-dejavu-core
+  for_tests chromium "the tests of the contact sheet and the viewer" chromium fonts-dejavu-core
   for_tests slurmctld "the tests of jobs under SLURM" slurm-wlm munge
+  # Its lock names Khronos' glTF validator, and what the viewer's program is bundled from.
+  if command -v npm >/dev/null; then
+    (cd fourd/viewer/page && [ -d node_modules/gltf-validator ] || npm ci --silent --no-audit --no-fund) ||
+      say "npm could not install the glTF validator: its tests will be skipped"
+  else
+    say "no npm: the tests with Khronos' glTF validator will be skipped (sudo apt-get install npm)"
+  fi
 fi
 say "ready"

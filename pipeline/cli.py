@@ -19,6 +19,7 @@ import jsonargparse
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 # Field docstrings are the help texts.
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -32,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "licence": ("ingest.__main__:licence_main", "recheck: read sources again; what is gone, private, or licensed anew"),
     "probe": ("render.__main__:probe_main", "measure every animation of every asset; no pixel is rendered"),
     "render": ("render.__main__:main", "render the animations that pass the gate"),
+    "object": ("render.objects:object_main", "any 3D file, or a clip's asset at a frame, as a still GLB"),
+    "convert": ("render.objects:convert_main", "an animated GLB as FBX, Alembic or USD"),
     "curate": ("curate.__main__:main", "score clips and decide by a preset which to keep"),
     "caption": ("curate.captions.__main__:main", "captions from Cap3D's or any list, or by a video-language model"),
     "pack": ("shards.__main__:pack_main", "write kept clips into WebDataset shards, with cards and index"),
@@ -42,6 +45,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("curate.__main__:report_main", "a page with playing clips, scores, and thresholds as sliders"),
     "latents": ("training.__main__:latents_main", "encode clips once, so that training reads latents alone"),
     "train": ("training.__main__:main", "train the multi-view video diffusion model on shards; sample and export it"),
+    "generate": ("training.__main__:generate_main", "animate a static object by a prompt, with a trained model"),
+    "reconstruct": ("fourd.__main__:reconstruct_main", "how an object moves in a clip: Gaussians and vertex tracks"),
+    "view": ("fourd.viewer.__main__:main", "one HTML page that plays a 4D object from any side: mesh and splats"),
     "doctor": ("pipeline.doctor:main", "check this machine and say what to install"),
 }
 """command: (where it lives, what it does)."""
@@ -108,7 +114,7 @@ def pick(settings: type[T], namespace: Namespace, **more: Any) -> T:
 
 def usage_error(message: str) -> NoReturn:
     """Say what is wrong with the command and end with the code for it."""
-    Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False)
     raise SystemExit(EXIT_USAGE)
 
 

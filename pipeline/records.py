@@ -412,9 +412,10 @@ class Caption(Record):
     clip_id: str
     kind: str
     """`file`: joined from a list, such as Cap3D's. `model`: a video-language model looked at the clip. `data_set`: of
-    the data set that the clip was imported from. Captions made of names and tags are not stored: packing makes them."""
+    the data set that the clip was imported from. `prompt`: what the clip was generated from; not packed. Captions made
+    of names and tags are not stored: packing makes them."""
     source: str
-    """Which file, model or data set."""
+    """Which file, model or data set; `generated` for a prompt."""
     text: str
     about: str
     """What led from the list to the clip: `uid 2a7f…`, `sha256 …`; empty for other kinds."""

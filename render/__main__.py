@@ -1,4 +1,4 @@
-"""`mv4d probe` (`python -m render probe`) and `mv4d render` (`python -m render`)."""
+"""`mv4d render` (`python -m render`), and `probe`, `object` and `convert` (`mv4d probe`, `python -m render probe`)."""
 
 import sys
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from pipeline.truth_media import PASSES_HELP, passes_of
 from render.draw import Render
 from render.environments import with_pictures
 from render.estimate import Counts, calibrate, count, estimate, print_counts, print_estimate
+from render.objects import convert_main, object_main
 from render.plan import AnimatedAsset, Plan
 from render.preflight import settle_device
 from render.presets import add_preset_option
@@ -52,8 +53,9 @@ def probe_main(arguments: Sequence[str] | None = None) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plan a clip for each animation that passes the gate, and draw it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["probe"]:
-        return probe_main(given[1:])
+    others = {"probe": probe_main, "object": object_main, "convert": convert_main}
+    if given and given[0] in others:
+        return others[given[0]](given[1:])
     parser = command_parser(
         "render",
         "Render the measured animations that pass the gate: views by frames of RGBA, with cameras.",

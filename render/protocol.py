@@ -13,6 +13,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+NO_ACTION = -1
+"""Instead of an action's index: the pose that the file states."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
@@ -85,6 +88,8 @@ class Load:
     format: str
     texture_limit_px: int = 0
     """Scale pictures down to at most so many pixels a side; 0 leaves them alone."""
+    as_drawn: bool = True
+    """Have Cycles hide faces from behind where the materials say so, which exporters do not understand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +222,7 @@ class Draw:
     """Render one action from several views. Answered by `Drawn`, with an `image` event after each picture."""
 
     action_index: int
+    """`NO_ACTION` for one frame of the pose that the file states."""
     times_s: list[float]
     views: list[View]
     size_px: int
@@ -339,6 +345,52 @@ class Examined:
     """Over all colours; 0.0 if a value is infinite, negative or no number."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bake:
+    """Write the loaded asset at one moment as a still GLB. Answered by `Baked`. Forgets the asset, which has to be
+    loaded with `as_drawn` False."""
+
+    action_index: int
+    """`NO_ACTION` for the pose that the file states."""
+    time_s: float
+    """On the file's timeline; not looked at without an action."""
+    out_path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baked:
+    """The file is there: y up, as glTF has it, in the asset's own size and place."""
+
+    num_nodes: int
+    num_vertices: int
+    """As Blender counts them; the file has one for each pair of normal and texture coordinates too."""
+    num_triangles: int
+    left_out: list[str]
+    """Kinds of what is drawn and is no surface: hair, particles, points, volumes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Write a GLB in another format, with one of its animations. Answered by `Converted`. Forgets the loaded asset."""
+
+    path: str
+    animation: str
+    """Name; empty for the first one."""
+    out_path: str
+    """Its suffix is the format: .fbx, .abc, .usdc, .usda or .usdz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """The file is there."""
+
+    animation: str
+    """Name; empty if there is none."""
+    fps: float
+    """Of the file's frames; the first one lies at 0 s."""
+    num_frames: int
+
+
 REQUESTS: dict[str, tuple[type[Any], type[Any]]] = {
     "hello": (Hello, Welcome),
     "survey": (Survey, Surveyed),
@@ -348,6 +400,8 @@ REQUESTS: dict[str, tuple[type[Any], type[Any]]] = {
     "draw": (Draw, Drawn),
     "examine": (Examine, Examined),
     "trace": (Trace, Traced),
+    "bake": (Bake, Baked),
+    "convert": (Convert, Converted),
 }
 """call: (request, reply)."""
 

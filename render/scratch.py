@@ -28,8 +28,18 @@ ABANDONED_AFTER_S = 60.0
 _PROGRESS = re.compile(r"Fra:|\d\d:\d\d:\d\d \| INFO")
 
 
-StoredAsset = Asset | Probe | ClipPlan
-"""Rows that say where an asset's blob lies and how to open it."""
+@dataclass(frozen=True, kw_only=True)
+class LooseFile:
+    """A file that belongs to no data root; its fields as in `Asset`."""
+
+    asset_id: str
+    format: str
+    blob: str
+    main_file: str
+
+
+StoredAsset = Asset | Probe | ClipPlan | LooseFile
+"""What says where an asset's blob lies and how to open it."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ from render.protocol import (
     CPU,
     REQUESTS,
     BadAsset,
+    Bake,
+    Convert,
     Draw,
     Hello,
     Load,
@@ -143,7 +145,7 @@ class BlenderSettings:
         """
         if isinstance(request, Hello):
             return self.start_s
-        if isinstance(request, Load):
+        if isinstance(request, (Load, Bake, Convert)):
             return self.load_s + self.load_s_per_mb * inbox_mb
         if isinstance(request, Measure):
             return self.measure_s
@@ -184,7 +186,7 @@ class BlenderChild:
         self._readable = readable
         self._running: _Running | None = None
         self._next_id = 1
-        self._loaded: tuple[tuple[str, int], Loaded] | None = None
+        self._loaded: tuple[tuple[str, int, bool], Loaded] | None = None
         self._largest_picture_px = 0
         self._num_seen = 0
         self._choices: dict[EngineName, Choice] = {}
@@ -200,20 +202,38 @@ class BlenderChild:
         """The folder for the child's pictures; lasts as long as the child."""
         return self._started().scratch.out
 
-    def load(self, asset: StoredAsset, store: Store, texture_limit_px: int = 0) -> Loaded:
+    def load(self, asset: StoredAsset, store: Store, texture_limit_px: int = 0, *, as_drawn: bool = True) -> Loaded:
         """Have an asset loaded; the one that is loaded already is not loaded again.
 
         Args:
             asset: What to load.
             store: Where it lies.
             texture_limit_px: Most pixels a side of its pictures; larger ones are scaled down. 0 leaves them alone.
+            as_drawn: For pictures, as in `Load`.
 
         Raises:
             BadAsset: As `call`; or the blob cannot be unpacked.
         """
-        key = (asset.asset_id, texture_limit_px)
+        key = (asset.asset_id, texture_limit_px, as_drawn)
         if self._loaded and self._loaded[0] == key:
             return self._loaded[1]
+        path = self.take_in(asset, store)
+        request = Load(
+            path=str(path),
+            format=safe_suffix(asset.format),
+            texture_limit_px=texture_limit_px,
+            as_drawn=as_drawn,
+        )
+        loaded: Loaded = self.call(request)
+        self._loaded, self._largest_picture_px = (key, loaded), loaded.largest_picture_px
+        return loaded
+
+    def take_in(self, asset: StoredAsset, store: Store) -> Path:
+        """Put an asset where the child may read it, and say where; the last one is forgotten.
+
+        Raises:
+            BadAsset: It cannot be unpacked, or its suffix is none.
+        """
         worn = self._num_seen >= self.settings.recycle_after or self.memory_mb() > self.settings.recycle_memory_mb
         if self._running and worn:
             logger.debug("replacing the Blender child after %d assets", self._num_seen)
@@ -222,16 +242,13 @@ class BlenderChild:
         self._loaded, self._largest_picture_px = None, 0
         self._num_seen += 1
         os.truncate(scratch.log, 0)
-        suffix = safe_suffix(asset.format)
+        safe_suffix(asset.format)
         try:
-            path = scratch.take_in(asset, store)
+            return scratch.take_in(asset, store)
         except OSError as error:
             # Not the data root's disk: the run can go on with assets that fit.
             _blame_a_full_disk(str(error))
             raise
-        loaded: Loaded = self.call(Load(path=str(path), format=suffix, texture_limit_px=texture_limit_px))
-        self._loaded, self._largest_picture_px = (key, loaded), loaded.largest_picture_px
-        return loaded
 
     def device_for(self, engine: EngineName) -> Choice:
         """What an engine draws on: chosen, and proved by a picture if it is a GPU, once. Ask before `load`.
@@ -280,6 +297,8 @@ class BlenderChild:
             MachineFault: Somebody else ended the child, or its folder is full.
         """
         running = self._started()
+        if isinstance(request, (Bake, Convert)):  # forget the asset, as the child does
+            self._loaded = None
         message_id, self._next_id = self._next_id, self._next_id + 1
         answer = self._ask(running, message_id, request)
         if "error" in answer:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.cli import usage_error
 
-NEEDED = ("torch", "lightning", "diffusers", "transformers", "jaxtyping", "tensorboard")
+NEEDED = ("torch", "lightning", "diffusers", "transformers", "jaxtyping", "tensorboard", "av")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +23,14 @@ def latents_main(arguments: Sequence[str] | None = None) -> int:
     from training.latents import main as encode
 
     return encode(arguments)
+
+
+def generate_main(arguments: Sequence[str] | None = None) -> int:
+    """Animate static objects; returns the exit code."""
+    _check()
+    from training.generate import main as generate
+
+    return generate(arguments)
 
 
 def _check() -> None:

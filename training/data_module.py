@@ -77,7 +77,10 @@ class ClipBatches(LightningDataModule):
     ) -> None:
         super().__init__()
         if global_batch < 1 or batch_size < 1 or global_batch % batch_size:
-            raise ValueError(f"global_batch ({global_batch}) must be a multiple of batch_size ({batch_size})")
+            raise ValueError(
+                f"global_batch and batch_size must be at least 1, and global_batch ({global_batch}) a multiple of "
+                f"batch_size ({batch_size})"
+            )
         if num_val < 0 or num_workers < 0 or (passes is not None and passes <= 0):
             raise ValueError("num_val and num_workers must not be negative, and passes must be positive")
         self.shards, self.latents, self.clips = shards, latents, replace(clips, seed=seed)

@@ -98,26 +98,36 @@ class Encoders:
             pictures: Colours in 0..1.
             at_once: How many are encoded together; all if None.
         """
-        pixels = (pictures * 2 - 1).reshape(-1, *pictures.shape[-3:])
-        parts = pixels.split(at_once or len(pixels))
-        latents = torch.cat(
-            [self.vae.encode(part.to(self.device, self.vae.dtype)).latent_dist.mode().float() for part in parts]
-        )
-        return (latents * self.vae.config["scaling_factor"]).unflatten(0, pictures.shape[:-3])
+        flat = pictures.reshape(-1, *pictures.shape[-3:])
+        latents = torch.cat([self.latents(part).float() for part in flat.split(at_once or len(flat))])
+        return latents.unflatten(0, pictures.shape[:-3])
+
+    def latents(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """The same with a gradient to the pictures, in their type, all together."""
+        pixels = (pictures * 2 - 1).to(self.device, self.vae.dtype)
+        middle: Tensor = self.vae.encode(pixels).latent_dist.mode()
+        return middle.to(pictures.dtype) * self.vae.config["scaling_factor"]
 
     def fingerprint(self) -> str:
         """Hash of all weights, of the precision that they are in, and of how words and pictures are prepared."""
         digest = hashlib.sha256()
         for part in (self.vae, self.text_encoder, self.image_encoder):
-            for name, tensor in sorted(part.state_dict().items()):
-                content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-                digest.update(content.data)
+            hash_weights(digest, part)
         digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
         prepares = self.feature_extractor.to_dict()
-        digest.update(repr([(name, prepares.get(name)) for name in PREPARES]).encode())
+        # Made anew, the processor has an enum where one that was read from a file has its number.
+        plain = {name: int(value) if isinstance(value, int) else value for name, value in prepares.items()}
+        digest.update(repr([(name, plain.get(name)) for name in PREPARES]).encode())
         digest.update(repr(self.vae.config["scaling_factor"]).encode())
         return digest.hexdigest()[:16]
+
+
+def hash_weights(digest: "hashlib._Hash", network: nn.Module) -> None:
+    """Add the names, shapes, precision and numbers of a network's weights to a hash."""
+    for name, tensor in sorted(network.state_dict().items()):
+        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(content.data)
 
 
 PREPARES = ("size", "crop_size", "resample", "image_mean", "image_std")

@@ -9,7 +9,6 @@ import dataclasses
 import io
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,6 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -41,6 +39,7 @@ from training.data.latents import (
     variant_name,
 )
 from training.encoders import Encoders
+from training.progress import progress
 
 FRAGMENTS = "index"
 """The folder with the index of each tar."""
@@ -50,7 +49,6 @@ FAULT = "fault.txt"
 """The only member of a sample that cannot be read: why."""
 VARIANTS = ClipSettings(num_variants=4)
 """All ways to take four evenly spaced views of sixteen."""
-PLAIN_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             device=device,
             dtype=getattr(torch, namespace.compute),
         )
-        with _progress() as on_progress:
+        with progress("encoding", "samples") as on_progress:
             report = LatentWriter(namespace.data, namespace.out, encoders, settings, on_progress=on_progress).run()
     except (ValueError, FileNotFoundError) as error:
         usage_error(str(error))
@@ -421,25 +419,6 @@ def _print(report: LatentReport, out: str) -> None:
         console.print(f"{len(report.missing)} tars of other tasks are missing: the last task to end writes the index")
     else:
         console.print(f"train from {out}")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line now and then elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TextColumn("samples,"), TimeRemainingColumn())
-    started = last = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("encoding", total=None)
-
-        def show(done: int, total: int) -> None:
-            nonlocal last
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and (done == total or time.monotonic() - last > PLAIN_EVERY_S):
-                last = time.monotonic()
-                print(f"encoding: {done}/{total} samples, {last - started:.0f} s so far", file=sys.stderr, flush=True)
-
-        yield show
 
 
 if __name__ == "__main__":

@@ -113,6 +113,8 @@ class MultiViewVideoTraining(LightningModule):
         super().__init__()
         if max(validation.timesteps) >= objective.schedule.num_timesteps:
             raise ValueError(f"validation.timesteps end at {objective.schedule.num_timesteps - 1}")
+        if start.scratch and start.scratch.carries_clip and objective.schedule.prediction != "sample":
+            raise ValueError("carries_clip needs objective.schedule.prediction sample: noise is no part of the clip")
         self.start, self.objective, self.train_part = start, objective, train
         self.optimizer_settings, self.averaging, self.validation = optimizer, averaging, validation
         self.recompute_levels, self.compiles = recompute_levels, compile

@@ -46,6 +46,8 @@ class Scratch:
     """Kept of each patch and colour; `patch_px` squared keeps the pixels as they are."""
     scaling_factor: float = 1.0
     """Brings latents near to a variance of 1."""
+    carries_clip: bool = False
+    """As `MultiViewVideoUNet` has it; for the objective to predict the clip itself."""
     condition_width: int = 32
     """Numbers of a word and of a picture, as the network is told them."""
     max_letters: int = 48
@@ -66,6 +68,7 @@ class Scratch:
                 cross_attention_dim=self.condition_width,
                 image_embed_dim=self.condition_width,
                 norm_num_groups=self.norm_num_groups,
+                carries_clip=self.carries_clip,
             )
             return MultiViewVideoPipeline(
                 vae=CosinePatches(

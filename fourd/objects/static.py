@@ -17,7 +17,7 @@ class Primitive:
     primitive: int
     """Index within the mesh."""
     vertices: NDArray[np.int64]
-    """(n,): for each vertex of the primitive in the file, its vertex in `StaticObject`. Equal positions are one vertex."""
+    """(n,): for each vertex of the primitive, its vertex in `StaticObject`, where equal positions are one."""
     object_from_primitive: NDArray[np.float64]
     """(4, 4): from the primitive's POSITION to the object's space: the node's pose, z up, scale and offset."""
 

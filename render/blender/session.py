@@ -1,5 +1,6 @@
 """What the child knows between requests: the asset that is loaded."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import numpy as np
 from render.blender import motion, proving
 from render.blender.actions import Animations
 from render.blender.backfaces import find_shells, hide_backfaces
+from render.blender.baking import bake
+from render.blender.converting import convert
 from render.blender.drawing import draw
 from render.blender.evaluating import Evaluator, Topology
 from render.blender.importing import FARTHEST, open_file, reset
@@ -22,7 +25,12 @@ from render.blender.strands import MESH_LIKE
 from render.blender.tracing import trace
 from render.blender.versions import refuse_old
 from render.protocol import (
+    NO_ACTION,
     BadAsset,
+    Bake,
+    Baked,
+    Convert,
+    Converted,
     Draw,
     Drawn,
     Examine,
@@ -54,6 +62,8 @@ class _Asset:
     topology: Topology
     looks: Looks
     own_lights: OwnLights
+    rest_s: float
+    """When the file's timeline begins."""
 
 
 class Session:
@@ -78,6 +88,8 @@ class Session:
             Trace: lambda: self.trace(request, on_image),
             Survey: lambda: self.survey(request),
             Prove: lambda: self.prove(request),
+            Bake: lambda: self.bake(request),
+            Convert: lambda: self.convert(request),
         }
         if type(request) not in answers:
             raise ValueError(f"no such request: {type(request).__name__}")
@@ -118,8 +130,9 @@ class Session:
         evaluator = Evaluator(file.stage, file.fps, file.factor, ghosts, may_move=not file.simulations.in_world)
         evaluator.go_to(file.frame_start / file.fps)
         topology = evaluator.topology()
-        shells = find_shells((thing, mesh, matrix) for _, thing, mesh, matrix in evaluator.instances())
-        hide_backfaces(looks.materials, shells)
+        if request.as_drawn:
+            shells = find_shells((thing, mesh, matrix) for _, thing, mesh, matrix in evaluator.instances())
+            hide_backfaces(looks.materials, shells)
         rest = evaluator.snapshot(topology)
         points = np.concatenate(rest.parts)
         if rest.finite and len(rest.visible()) == 0:
@@ -131,6 +144,7 @@ class Session:
             topology=topology,
             looks=looks,
             own_lights=file.own_lights,
+            rest_s=file.frame_start / file.fps,
         )
         return Loaded(
             actions=animations.listed(),
@@ -176,6 +190,8 @@ class Session:
         if not request.times_s or not request.views:
             raise ValueError("no frames or no views to draw")
         asset = self._bound(request.action_index, request.times_s)
+        if request.action_index == NO_ACTION:
+            request = dataclasses.replace(request, times_s=[asset.rest_s])
         asset.looks.replace_broken()
         return draw(asset.evaluator, asset.topology, asset.own_lights, request, on_image)
 
@@ -185,9 +201,25 @@ class Session:
         asset.looks.replace_broken()
         return trace(asset.evaluator, request, on_pose)
 
+    def bake(self, request: Bake) -> Baked:
+        """The asset as a still GLB."""
+        asset = self._bound(request.action_index, [request.time_s])
+        self._asset = None
+        asset.looks.replace_broken()
+        asset.evaluator.go_to(asset.rest_s if request.action_index == NO_ACTION else request.time_s)
+        return bake(asset.evaluator, request.out_path)
+
+    def convert(self, request: Convert) -> Converted:
+        """A GLB in another format."""
+        self._asset = None
+        return convert(request)
+
     def _bound(self, action_index: int, times_s: list[float]) -> _Asset:
         if self._asset is None:
             raise ValueError("no asset is loaded")
+        if action_index == NO_ACTION:
+            self._asset.animations.bind(None)
+            return self._asset
         if not 0 <= action_index < len(self._asset.animations.all):
             raise ValueError(f"there is no action {action_index}")
         self._asset.animations.bind(action_index)

@@ -194,7 +194,7 @@ def test_kills_at_any_moment_lose_no_checkpoint_and_change_nothing(
 ) -> None:
     length = {"trainer__max_steps": 6 if num_kills < 10 else 120}
     run = Run(tmp_path / "killed", shards, **length)
-    kill_at_random(run, random.Random(num_kills), num_kills)
+    assert kill_at_random(run, random.Random(num_kills), num_kills) >= num_kills // 10
     assert run() == 0
     whole = Run(tmp_path / "whole", shards, **length)
     assert whole() == 0

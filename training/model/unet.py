@@ -37,6 +37,9 @@ class MultiViewVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_image_tokens: Tokens that are made of one image embedding.
         norm_num_groups: Groups of every GroupNorm.
         num_time_codes: Rows of the time code that a checkpoint carries; more frames than that are computed.
+        carries_clip: Add to what the layers compute a share of the given latents and one of their clean first frame,
+            both learnt for each channel, timestep and camera. For networks from scratch that predict the clip itself:
+            they begin with a clip that stands still, and what is left to the layers is motion.
     """
 
     _supports_gradient_checkpointing = True
@@ -57,6 +60,7 @@ class MultiViewVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_image_tokens: int = 4,
         norm_num_groups: int = 32,
         num_time_codes: int = 32,
+        carries_clip: bool = False,
     ) -> None:
         super().__init__()
         levels = range(len(block_out_channels))
@@ -126,6 +130,11 @@ class MultiViewVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, first, eps=1e-5)
         self.conv_out = nn.Conv2d(first, out_channels, kernel_size=3, padding=1)
+        self.carried = nn.Linear(embedding, 2 * out_channels) if carries_clip else None
+        if self.carried is not None:
+            nn.init.zeros_(self.carried.weight)
+            with torch.no_grad():
+                self.carried.bias.copy_(torch.tensor([0.0, 1.0]).repeat_interleave(out_channels))
 
     def forward(
         self,
@@ -169,7 +178,11 @@ class MultiViewVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         for up_block in self.up_blocks:
             maps = up_block(maps, skips, context)
         out: Tensor = self.conv_out(F.silu(self.conv_norm_out(maps)))
-        return out.unflatten(0, (items, views, frames))
+        out = out.unflatten(0, (items, views, frames))
+        if self.carried is None:
+            return out
+        shares = self.carried(F.silu(embedding))[:, :, None, :, None, None].chunk(2, dim=3)
+        return out + shares[0] * latents.to(dtype) + shares[1] * latents[:, :, :1].to(dtype)
 
     @torch.no_grad()
     def start_adapters(self) -> None:

@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.outputs import BaseOutput
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import IntTensor, Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
@@ -209,7 +209,7 @@ class MultiViewVideoPipeline(DiffusionPipeline):
                     # The clean frame is given anew in each step and never denoised.
                     latents = torch.cat([first, later], dim=2)
 
-                    predicted = guide(partial(self._predict, latents, timestep), *conditions)
+                    predicted = guide(partial(self.predict, latents, timestep), *conditions)
                     predicted = predicted[:, :, CLEAN_FRAMES:].to(later)
                     (later, *_) = self.scheduler.step(predicted, timestep, later, return_dict=False)
                     progress.update()
@@ -217,7 +217,10 @@ class MultiViewVideoPipeline(DiffusionPipeline):
                         on_step(number * num_steps + step, torch.cat([first, later], dim=2))
         return torch.cat([first, later], dim=2)
 
-    def _predict(self, latents: Tensor, timestep: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
+    def predict(
+        self, latents: Float[Tensor, "b v t c h w"], timestep: Int[Tensor, ""], conditions: Sequence[Condition]
+    ) -> list[Float[Tensor, "b v t c h w"]]:
+        """The network's predictions under each condition, in one pass."""
         condition = stacked(conditions)
         repeated = torch.cat([latents] * len(conditions))
         predicted = self.unet(
@@ -241,6 +244,10 @@ class MultiViewVideoPipeline(DiffusionPipeline):
     def encode_pictures(self, views: Float[Tensor, "b v 3 h w"]) -> Float[Tensor, "b v c h w"]:
         """The middle of the VAE's distribution, scaled; float32."""
         return self._encoders.pictures(views)
+
+    def latents_of(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """The same with a gradient to the pictures, in their type."""
+        return self._encoders.latents(pictures)
 
     @property
     def _encoders(self) -> Encoders:

@@ -47,6 +47,27 @@ def test_the_full_size_model_has_the_names_and_shapes_of_its_parents(full_size: 
     }  # fmt: skip
 
 
+@torch.no_grad()
+def test_a_network_that_carries_the_clip_begins_with_one_that_stands_still(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MultiViewVideoUNet(**TINY, carries_clip=True)
+    given = inputs()
+    layers = MultiViewVideoUNet(**TINY)
+    layers.load_state_dict({name: value for name, value in model.state_dict().items() if "carried" not in name})
+    still = given["latents"][:, :, :1].expand_as(given["latents"])
+    torch.testing.assert_close(model(**given) - layers(**given), still)
+
+    # The other half of what is learnt is a share of the latents as they were given.
+    assert model.carried is not None
+    model.carried.bias.copy_(torch.tensor([0.5] * 4 + [0.0] * 4))
+    torch.testing.assert_close(model(**given) - layers(**given), given["latents"] / 2)
+    model.carried.weight.normal_()
+    later = {**given, "timestep": given["timestep"] + 100}
+    assert not torch.allclose(model(**given) - layers(**given), model(**later) - layers(**later), atol=0.01)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(MultiViewVideoUNet.from_pretrained(str(tmp_path))(**given), model(**given))
+
+
 def test_without_motion_and_adapter_one_view_is_stable_diffusion() -> None:
     """The body, block by block, against diffusers' own network with the same weights."""
     model = tiny_unet()

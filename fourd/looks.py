@@ -1,0 +1,85 @@
+"""Colours, opacities and sizes of Gaussians from pictures of frame 0."""
+
+import torch
+from torch import Tensor
+
+from fourd.canonical import nearest_gaussians
+from fourd.losses.pictures import mean_squared
+from fourd.moving import MovingGaussians
+from fourd.objects.on_mesh import SH_C0
+from fourd.settings import StaticSettings
+from fourd.video import MultiViewVideo
+
+LARGEST_GROWTH = 0.7
+"""Of a size's logarithm, either way: what no view shows must not grow over what one does."""
+
+
+def fit_looks(
+    model: MovingGaussians, videos: list[MultiViewVideo], settings: StaticSettings, background: float
+) -> float:
+    """Fit how the object looks to frame 0 of videos; nothing moves.
+
+    Args:
+        model: Its looks are changed.
+        videos: The input and, if there is one, the static orbit.
+        settings: Steps and rates.
+        background: Grey level.
+
+    Returns:
+        PSNR of frame 0 at the end, dB.
+    """
+    pairs = nearest_gaussians(model.canonical, 6)
+    rest_scales = model.canonical.gaussians.log_scales
+    with torch.no_grad():
+        _start_colors(model, videos[0])
+    looks = (model.sh, model.log_scales, model.opacity_logits)
+    fitted_later = [tensor.requires_grad for tensor in looks]
+    for tensor in looks:
+        tensor.requires_grad_(True)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [model.sh], "lr": settings.color_rate},
+            {"params": [model.log_scales], "lr": settings.size_rate},
+            {"params": [model.opacity_logits], "lr": settings.opacity_rate},
+        ],
+        eps=1e-15,
+    )
+    error = torch.zeros(())
+    for step in range(settings.steps):
+        video = videos[step % len(videos)]
+        # Of the static orbit every frame shows the first pose, each from another side.
+        shown = 0 if step % len(videos) == 0 else (step // len(videos)) % video.num_frames
+        frames, views = torch.tensor([shown]), torch.arange(video.num_views)
+        target, mask = video.colors(frames, views, background)
+        _, at_rest = model.motion(torch.zeros(1, dtype=torch.int64, device=model.sh.device))
+        width, height = video.size_px
+        render, alpha, _ = model.pictures(
+            at_rest, video.w2c(frames, views), video.camera_matrix(width), width, height, background=background
+        )
+        error = mean_squared(render, target)
+        rough = (model.sh[pairs[:, 0]] - model.sh[pairs[:, 1]]).square().mean()
+        loss = 100 * error + 100 * mean_squared(alpha, mask) + settings.smoothness * rough
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        keep_looks(model, rest_scales)
+    for tensor, is_fitted in zip(looks, fitted_later, strict=True):
+        tensor.requires_grad_(is_fitted)
+        tensor.grad = None
+    return float(-10 * error.detach().clamp(min=1e-10).log10())
+
+
+def keep_looks(model: MovingGaussians, rest_scales: Tensor) -> None:
+    """Hold sizes and opacities within what a surface can have."""
+    with torch.no_grad():
+        model.log_scales.clamp_(rest_scales - LARGEST_GROWTH, rest_scales + LARGEST_GROWTH)
+        model.opacity_logits.clamp_(-6.0, 8.0)
+
+
+def _start_colors(model: MovingGaussians, video: MultiViewVideo) -> None:
+    """Begin at the object's mean colour where it has none of its own."""
+    if model.canonical.has_colors:
+        return
+    rgba = video.rgba[0].float() / 255
+    mean = (rgba[..., :3] * rgba[..., 3:]).sum(dim=(0, 1, 2)) / rgba[..., 3].sum().clamp(min=1)
+    model.sh[:, 0] = (mean - 0.5) / SH_C0

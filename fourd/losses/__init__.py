@@ -1,0 +1,1 @@
+"""What a reconstruction keeps small: differences of pictures, loss of shape, roughness."""

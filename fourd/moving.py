@@ -1,0 +1,183 @@
+"""Gaussians that a field moves: their pictures, and the files that hold them."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fourd.canonical import Canonical
+from fourd.export.files import written_beside
+from fourd.gaussians import Gaussians
+from fourd.motion.field import Motion, MotionField
+from fourd.objects.on_mesh import SH_C0
+from fourd.rendering import rasterization
+
+FORMAT = "mv4d-gaussians4d/1"
+
+
+class MovingGaussians(nn.Module):
+    """A canonical object, the field that moves it, and how it looks."""
+
+    def __init__(self, canonical: Canonical, field: MotionField) -> None:
+        super().__init__()
+        self.canonical = canonical
+        self.field = field
+        gaussians = canonical.gaussians
+        self.sh = nn.Parameter(gaussians.sh.clone())
+        self.opacity_logits = nn.Parameter(gaussians.opacity_logits.clone())
+        self.log_scales = nn.Parameter(gaussians.log_scales.clone())
+
+    def motion(self, frames: Tensor) -> tuple[Motion, Motion]:
+        """Points and Gaussians at some frames; at frame 0 both are the object's own, bit by bit."""
+        frames = frames.to(self.sh.device)
+        points = self.field(frames)
+        own = self.canonical.gaussians
+        if self.canonical.binding.is_one_to_one:
+            growth = points.log_scales - self.field.log_scales
+            return points, replace(points, log_scales=self.log_scales + growth)
+        carried = self.canonical.binding.carry(points, own.quats, self.log_scales)
+        untouched = (frames == 0)[:, None, None]
+        return points, Motion(
+            positions=torch.where(untouched, own.means, carried.positions),
+            quats=torch.where(untouched, own.quats, carried.quats),
+            log_scales=torch.where(untouched, self.log_scales, carried.log_scales),
+        )
+
+    def at_frame(self, frame: int) -> Gaussians:
+        """The Gaussians at one frame, without gradient."""
+        with torch.no_grad():
+            _, moved = self.motion(torch.tensor([frame], device=self.sh.device))
+        return Gaussians(
+            means=moved.positions[0], quats=moved.quats[0], log_scales=moved.log_scales[0],
+            opacity_logits=self.opacity_logits.detach(), sh=self.sh.detach(),
+        )  # fmt: skip
+
+    def tracks(self) -> Tensor:
+        """Where the points are at all frames, without gradient. Shape (T, P, 3)."""
+        with torch.no_grad():
+            frames = torch.arange(self.field.num_frames, device=self.sh.device)
+            return torch.cat([self.field(frames[i : i + 4]).positions for i in range(0, len(frames), 4)])
+
+    def pictures(
+        self,
+        moved: Motion,
+        w2c: Tensor,
+        camera: Tensor,
+        width: int,
+        height: int,
+        *,
+        background: float,
+        with_depth: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Renders of Gaussians at F frames by C cameras.
+
+        Args:
+            moved: The Gaussians: `motion(frames)[1]`.
+            w2c: Shape (F, C, 4, 4).
+            camera: Intrinsics, shape (3, 3).
+            width: Pixels.
+            height: Pixels.
+            background: Grey level.
+            with_depth: Render depth as well.
+
+        Returns:
+            Colours (F, C, H, W, 3), alpha (F, C, H, W) and depth (F, C, H, W) or None.
+        """
+        num_frames, num_cameras = w2c.shape[:2]
+        degree = math.isqrt(self.sh.shape[1]) - 1
+        # Without bands above the first no direction counts, and the colour is known at once.
+        colors = self.sh if degree else (0.5 + SH_C0 * self.sh[:, 0]).clamp(min=0)
+        rendered, alpha, _ = rasterization(
+            moved.positions.contiguous(),
+            moved.quats.contiguous(),
+            moved.log_scales.exp().contiguous(),
+            self.opacity_logits.sigmoid().expand(num_frames, -1).contiguous(),
+            colors.expand(num_frames, *colors.shape).contiguous(),
+            w2c.contiguous(),
+            camera.expand(num_frames, num_cameras, 3, 3).contiguous(),
+            width,
+            height,
+            sh_degree=degree if degree else None,
+            backgrounds=torch.full((num_frames, num_cameras, 3), background, device=w2c.device),
+            render_mode="RGB+ED" if with_depth else "RGB",
+        )
+        return rendered[..., :3], alpha[..., 0], rendered[..., 3] if with_depth else None
+
+
+def save_moving(model: MovingGaussians, path: Path, *, fps: float) -> None:
+    """Write the Gaussians of all frames as safetensors: `means` (T, N, 3), `quats` (T, N, 4), `log_scales` (T, N, 3),
+    `opacity_logits` (N,), `sh` (N, K, 3); `format`, `fps` and `num_frames` in the header."""
+    frames = [model.at_frame(frame) for frame in range(model.field.num_frames)]
+    tensors = {
+        "means": torch.stack([gaussians.means for gaussians in frames]),
+        "quats": torch.stack([gaussians.quats for gaussians in frames]),
+        "log_scales": torch.stack([gaussians.log_scales for gaussians in frames]),
+        "opacity_logits": frames[0].opacity_logits,
+        "sh": frames[0].sh,
+    }
+    header = {"format": FORMAT, "fps": json.dumps(fps), "num_frames": json.dumps(len(frames))}
+    cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_beside(path) as beside:
+        save_file(cpu, beside, metadata=header)
+
+
+class MovingFileError(ValueError):
+    """A file of moving Gaussians that cannot be read: the message names it and what is wrong."""
+
+    def __init__(self, path: Path, reason: str, detail: str) -> None:
+        super().__init__(f"{path}: {detail} [{reason}]")
+        self.reason = reason
+
+
+def read_moving(path: Path) -> tuple[list[Gaussians], float]:
+    """Gaussians frame by frame, and frames a second, of a file that `save_moving` wrote.
+
+    Raises:
+        MovingFileError: It is absent, damaged, or no such file.
+    """
+    if not path.is_file():
+        raise MovingFileError(path, "not_found", "no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MovingFileError(path, "damaged", f"not a whole safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise MovingFileError(path, "layout", f"not of format {FORMAT}; `mv4d reconstruct` writes such files")
+    means = tensors.get("means", torch.zeros(0))
+    if means.dim() != 3:
+        raise MovingFileError(path, "layout", f"means of shape {tuple(means.shape)}")
+    num_frames, count = means.shape[:2]
+    num_coefficients = next((size for size in (1, 4, 9, 16) if tensors.get("sh", means).shape[1] == size), 1)
+    wanted: dict[str, tuple[int, ...]] = {
+        "means": (num_frames, count, 3), "quats": (num_frames, count, 4), "log_scales": (num_frames, count, 3),
+        "opacity_logits": (count,), "sh": (count, num_coefficients, 3),
+    }  # fmt: skip
+    for name, shape in wanted.items():
+        tensor = tensors.get(name)
+        if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise MovingFileError(path, "layout", f"{name} is not float32 of shape {shape}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise MovingFileError(path, "non_finite", f"{name} has values that are not finite")
+    frames = [
+        Gaussians(
+            means=tensors["means"][frame], quats=tensors["quats"][frame], log_scales=tensors["log_scales"][frame],
+            opacity_logits=tensors["opacity_logits"], sh=tensors["sh"],
+        )
+        for frame in range(num_frames)
+    ]  # fmt: skip
+    return frames, float(header.get("fps", "8"))
+
+
+def save_tracks(model: MovingGaussians, path: Path, *, fps: float) -> None:
+    """Write where the points are as .npz: `positions` (T, P, 3) float32, `faces` (F, 3) int64, `fps`."""
+    faces = model.canonical.faces if model.canonical.faces is not None else np.zeros((0, 3), dtype=np.int64)
+    with written_beside(path) as beside, open(beside, "wb") as file:
+        np.savez_compressed(file, positions=model.tracks().cpu().numpy(), faces=faces, fps=np.float64(fps))
