@@ -1,7 +1,7 @@
 """What is moved: an object's points, its surface, and the Gaussians on it, at frame 0."""
 
+import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,29 +13,15 @@ from fourd.losses.arap import Neighbours
 from fourd.motion.binding import Binding
 from fourd.motion.field import Points
 from fourd.motion.graph import edges_of, nearest_edges, weld
-from fourd.objects.on_mesh import OVERLAP, SH_C0, THICKNESS, GaussiansOnMesh, turns_to
-from fourd.objects.sampling import spread_over
+from fourd.objects.errors import ObjectError
+from fourd.objects.on_mesh import GaussiansOnMesh, OnMeshSettings, gaussians_on_surface
 from fourd.objects.static import StaticObject
-
-Reason = Literal["empty_mesh", "too_many_vertices", "non_finite", "bad_faces", "outside"]
 
 MAX_VERTICES = 500_000
 FARTHEST = 1.5
 """From the origin; the clip's space has the object in the unit sphere over all frames."""
-
-
-class ObjectError(ValueError):
-    """An object that cannot be moved.
-
-    Args:
-        name: Of the object, for the message.
-        reason: Countable kind of fault.
-        detail: What is wrong, and what to do.
-    """
-
-    def __init__(self, name: str, reason: Reason, detail: str) -> None:
-        super().__init__(f"{name}: {detail} [{reason}]")
-        self.reason = reason
+OPACITY = 1 / (1 + math.exp(-3.0))
+"""Of a mesh whose materials are not known: 0.95."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +39,8 @@ class Canonical:
 
     def to(self, device: torch.device | str) -> "Canonical":
         """The same on a device."""
-        gaussians = replace(
-            self.gaussians, **{name: getattr(self.gaussians, name).to(device) for name in vars(self.gaussians)}
-        )
-        points = replace(self.points, **{name: getattr(self.points, name).to(device) for name in vars(self.points)})
-        return replace(self, points=points, gaussians=gaussians, binding=self.binding.to(device))
+        points = replace(self.points, **{name: value.to(device) for name, value in vars(self.points).items()})
+        return replace(self, points=points, gaussians=self.gaussians.to(device), binding=self.binding.to(device))
 
     def neighbours(self, at_most: int, *, nearest: bool) -> Neighbours:
         """Of the points: along the mesh's edges, seams welded; the nearest ones where there is no mesh, or if asked.
@@ -138,35 +121,19 @@ def of_mesh(
         ObjectError: See `check_mesh`.
     """
     check_mesh(name, vertices, faces)
+
+    def rgba_at(face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        rgba = np.full((len(face), 4), [0.5, 0.5, 0.5, OPACITY])
+        if colors is not None:
+            rgba[:, :3] = np.einsum("nc,nci->ni", weights, colors[faces[face]])
+        return rgba
+
+    settings = OnMeshSettings(num_points=num_gaussians, on_vertices=False, seed=seed)
     try:
-        spread = spread_over(vertices, faces, num_gaussians, seed=seed)
+        made = gaussians_on_surface(vertices, faces, rgba_at, settings)
     except ValueError as error:
         raise ObjectError(name, "empty_mesh", f"{error}; there is nothing to see") from error
-    chosen, weights = faces[spread.faces], spread.weights
-    corners = vertices[chosen].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    width = OVERLAP * spread.spacing
-    scales = np.tile(np.log([width, width, THICKNESS * width]), (num_gaussians, 1))
-    sh = np.zeros((num_gaussians, 1, 3))
-    if colors is not None:
-        sh[:, 0] = (np.einsum("nc,nci->ni", weights, colors[chosen]) - 0.5) / SH_C0
-    points = Points.plain(torch.as_tensor(vertices, dtype=torch.float32))
-    return Canonical(
-        points=points,
-        faces=faces.astype(np.int64),
-        gaussians=Gaussians(
-            means=torch.as_tensor(spread.at(vertices, faces), dtype=torch.float32),
-            quats=torch.as_tensor(turns_to(normals), dtype=torch.float32),
-            log_scales=torch.as_tensor(scales, dtype=torch.float32),
-            opacity_logits=torch.full((num_gaussians,), 3.0),
-            sh=torch.as_tensor(sh, dtype=torch.float32),
-        ),
-        binding=Binding(
-            points=torch.as_tensor(chosen.astype(np.int64)),
-            weights=torch.as_tensor(weights, dtype=torch.float32),
-        ),
-        has_colors=colors is not None,
-    )
+    return _moved_by_vertices(vertices, faces, made, has_colors=colors is not None)
 
 
 def of_object(static: StaticObject, on_mesh: GaussiansOnMesh) -> Canonical:
@@ -176,14 +143,20 @@ def of_object(static: StaticObject, on_mesh: GaussiansOnMesh) -> Canonical:
         ObjectError: See `check_mesh`.
     """
     check_mesh(str(static.source), static.vertices, static.faces)
+    return _moved_by_vertices(static.vertices, static.faces, on_mesh, has_colors=True)
+
+
+def _moved_by_vertices(
+    vertices: np.ndarray, faces: np.ndarray, on_mesh: GaussiansOnMesh, *, has_colors: bool
+) -> Canonical:
     return Canonical(
-        points=Points.plain(torch.as_tensor(static.vertices, dtype=torch.float32)),
-        faces=static.faces.astype(np.int64),
+        points=Points.plain(torch.as_tensor(vertices, dtype=torch.float32)),
+        faces=faces.astype(np.int64),
         gaussians=on_mesh.gaussians,
         binding=Binding(
             points=torch.as_tensor(on_mesh.vertices), weights=torch.as_tensor(on_mesh.weights, dtype=torch.float32)
         ),
-        has_colors=True,
+        has_colors=has_colors,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,32 @@ from fourd.canonical import Canonical
 from fourd.export.files import written_beside
 from fourd.gaussians import Gaussians
 from fourd.motion.field import Motion, MotionField
-from fourd.objects.on_mesh import SH_C0
 from fourd.rendering import rasterization
+from fourd.rendering.spherical_harmonics import C0
 
 FORMAT = "mv4d-gaussians4d/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How Gaussians become pixels."""
+
+    supersampling: int = 1
+    """Each pixel is the mean of so many across, and down."""
+    eps2d: float = 0.3
+    """Added to the variances of Gaussians on the picture, in (finer) pixels squared: see `rasterization`."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.supersampling <= 8 or self.eps2d < 0:
+            raise ValueError(f"supersampling must be 1 to 8 and eps2d not below 0, got {self}")
 
 
 class MovingGaussians(nn.Module):
     """A canonical object, the field that moves it, and how it looks."""
 
-    def __init__(self, canonical: Canonical, field: MotionField) -> None:
+    def __init__(self, canonical: Canonical, field: MotionField, drawing: Drawing | None = None) -> None:
         super().__init__()
+        self.drawing = drawing or Drawing()
         self.canonical = canonical
         self.field = field
         gaussians = canonical.gaussians
@@ -90,9 +105,11 @@ class MovingGaussians(nn.Module):
             Colours (F, C, H, W, 3), alpha (F, C, H, W) and depth (F, C, H, W) or None.
         """
         num_frames, num_cameras = w2c.shape[:2]
+        finer = self.drawing.supersampling
+        camera = camera * camera.new_tensor([[finer], [finer], [1]])
         degree = math.isqrt(self.sh.shape[1]) - 1
         # Without bands above the first no direction counts, and the colour is known at once.
-        colors = self.sh if degree else (0.5 + SH_C0 * self.sh[:, 0]).clamp(min=0)
+        colors = self.sh if degree else (0.5 + C0 * self.sh[:, 0]).clamp(min=0)
         rendered, alpha, _ = rasterization(
             moved.positions.contiguous(),
             moved.quats.contiguous(),
@@ -101,13 +118,23 @@ class MovingGaussians(nn.Module):
             colors.expand(num_frames, *colors.shape).contiguous(),
             w2c.contiguous(),
             camera.expand(num_frames, num_cameras, 3, 3).contiguous(),
-            width,
-            height,
+            width * finer,
+            height * finer,
+            eps2d=self.drawing.eps2d,
             sh_degree=degree if degree else None,
             backgrounds=torch.full((num_frames, num_cameras, 3), background, device=w2c.device),
             render_mode="RGB+ED" if with_depth else "RGB",
         )
+        rendered, alpha = averaged(rendered, finer), averaged(alpha, finer)
         return rendered[..., :3], alpha[..., 0], rendered[..., 3] if with_depth else None
+
+
+def averaged(pictures: Tensor, count: int) -> Tensor:
+    """The means of squares of count x count pixels. Shape (..., height / count, width / count, channel)."""
+    if count == 1:
+        return pictures
+    rows = pictures.unflatten(-2, (-1, count)).sum(dim=-2)
+    return rows.unflatten(-3, (-1, count)).sum(dim=-3) / count**2
 
 
 def save_moving(model: MovingGaussians, path: Path, *, fps: float) -> None:

@@ -124,7 +124,8 @@ class Reconstruction:
         if video.num_frames < 2:
             raise ReconstructionError(video.clip_id, "no_motion", "it has one frame; motion needs at least 2")
         check_memory(video, canonical, settings)
-        self.model = MovingGaussians(canonical, build_field(canonical, video.num_frames, settings)).to(video.c2w.device)
+        field = build_field(canonical, video.num_frames, settings)
+        self.model = MovingGaussians(canonical, field, settings.drawing).to(video.c2w.device)
         check_overlap(self.model, video)
         self.lpips = self._lpips()
         weights = settings.weights
@@ -451,7 +452,7 @@ def check_memory(video: MultiViewVideo, canonical: Canonical, settings: Reconstr
     """
     per_step = max(min(stage.frames_per_step or video.num_frames, video.num_frames) for stage in settings.stages)
     width, height = video.size_px
-    pictures = per_step * video.num_views * width * height * 80
+    pictures = per_step * video.num_views * width * height * 80 * settings.drawing.supersampling**2
     gaussians = per_step * len(canonical.gaussians) * (600 + 150 * video.num_views)
     points = per_step * len(canonical.points.positions) * 900
     needed_mb = (pictures + gaussians + points) / 2**20

@@ -38,7 +38,9 @@ class RefineSettings:
         field = settings.field
         if isinstance(field, HexplaneSettings):
             field = replace(field, moves_scales=True)
-        return replace(settings, field=field, stages=(stage,))
+        # Pictures are far larger than those of the reconstruction: each pixel once will do.
+        drawing = replace(settings.drawing, supersampling=1)
+        return replace(settings, field=field, stages=(stage,), drawing=drawing)
 
 
 def own_renders(

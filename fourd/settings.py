@@ -1,5 +1,6 @@
 """Settings of a reconstruction, and the presets that come with the program: `presets/*.yaml`."""
 
+import dataclasses
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from fourd.motion.field import HexplaneSettings
 from fourd.motion.nodes import NodeSettings
+from fourd.moving import Drawing
 from pipeline.media import GREY
 
 FrameChoice = Literal["all", "progressive", "newest"]
@@ -104,6 +106,7 @@ class ReconstructionSettings:
     stages: tuple[Stage, ...]
     weights: Weights = Weights()
     static: StaticSettings = StaticSettings()
+    drawing: Drawing = dataclasses.field(default_factory=Drawing)
     num_gaussians: int = 6000
     """On a mesh's surface."""
     background: float = GREY

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "latents": ("training.__main__:latents_main", "encode clips once, so that training reads latents alone"),
     "train": ("training.__main__:main", "train the multi-view video diffusion model on shards; sample and export it"),
     "generate": ("training.__main__:generate_main", "animate a static object by a prompt, with a trained model"),
+    "animate": ("pipeline.animate:main", "a static model and a prompt: animated GLB, splats, videos, a page"),
     "reconstruct": ("fourd.__main__:reconstruct_main", "how an object moves in a clip: Gaussians and vertex tracks"),
     "view": ("fourd.viewer.__main__:main", "one HTML page that plays a 4D object from any side: mesh and splats"),
     "doctor": ("pipeline.doctor:main", "check this machine and say what to install"),

@@ -1,4 +1,5 @@
-"""`mv4d demo`: the whole data pipeline on the built-in samples, checked against what each should come to."""
+"""`mv4d demo`: the whole data pipeline on the built-in samples, checked against what each should come to; then one clip
+becomes a moving object."""
 
 import csv
 import sys
@@ -12,8 +13,11 @@ from rich.table import Table
 from ingest.sources.samples import Samples, default_cache
 from pipeline.build import main as build
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse
+from pipeline.records import Asset, ClipPlan
 from pipeline.storage import Store
 from pipeline.tables import Tables
+from render.objects import Moment, write_still
+from render.supervisor import BlenderSettings, child_for, close_child
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +115,44 @@ def print_outcomes(found: Sequence[Outcome], console: Console) -> None:
     console.print(table)
 
 
+SHOWN = ("toy_robot.glb", "dance")
+"""File and action of the clip that becomes a moving object."""
+MOVING = {
+    "view.html": "a clip brought back to 3D: plays from any side, in a browser",
+    "animated.glb": "the same as an animated mesh, for Blender",
+}
+
+
+def make_4d(data: str) -> list[Path]:
+    """Reconstruct how a robot dances from four views of it; the files to look at, the page first."""
+    from fourd.command import ReconstructOptions, print_metrics, reconstruct_clip  # torch and all
+    from fourd.settings import load_settings
+
+    tables = Tables(Store(data))
+    names = {asset.asset_id: asset.name for asset in tables.rows(Asset)}
+    plans = [plan for plan in tables.rows(ClipPlan) if (names.get(plan.asset_id), plan.action_name) == SHOWN]
+    plan = min(plans, key=lambda plan: plan.clip_id)
+    folder = Path(data) / "4d"
+    folder.mkdir(exist_ok=True)
+    settings = BlenderSettings()
+    try:
+        write_still(child_for(settings), plan, Store(data), folder / "object.glb", at=Moment.of_clip(plan))
+    finally:
+        close_child(settings)
+    options = ReconstructOptions(
+        data=data, clip=plan.clip_id, object=str(folder / "object.glb"), out=str(folder), size_px=96
+    )
+    done = reconstruct_clip(options, load_settings("cpu"))
+    print_metrics(done.metrics, Console(stderr=True))
+    return done.written
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`mv4d demo`."""
     parser = command_parser(
         "demo",
-        "Make the sample assets, run the whole data pipeline on them, and check what each came to.",
+        "Make the sample assets, run the whole data pipeline on them, check what each came to, and bring one clip back "
+        "to 3D: a mesh and splats that move.",
         """mv4d demo
         mv4d demo --data /tmp/demo --size 256 --quality standard""",
     )
@@ -124,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rig", type=str, default="ortho4", help="Cameras; see `mv4d build --help`.")
     parser.add_argument("--quality", type=str, default="preview", help="preview, standard or high.")
     parser.add_argument("--workers", type=int, default=0, help="Renderers at once; 0 is one a core.")
+    parser.add_argument("--data_only", action="store_true", help="Leave out the 4D object: no torch is needed then.")
     options = parse(parser, arguments)
     console = Console()
     build_arguments = ["samples", "--data", options.data, "--rig", options.rig, "--quality", options.quality]
@@ -134,13 +172,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = outcomes(tables, Samples(cache=default_cache()).manifest)
     print_outcomes(found, console)
     wrong = [outcome for outcome in found if not outcome.as_expected]
-    console.print(f"\n{len(found) - len(wrong)} of {len(found)} samples ended as they should. Look at:")
+    print(f"\n{len(found) - len(wrong)} of {len(found)} samples ended as they should.", file=sys.stderr, flush=True)
+    moving = [] if options.data_only else make_4d(options.data)
+    console.print("\nLook at:")
     for what, path in (
         ("contact sheet, open it in a browser", "report.html"),
         ("shards with their data card", "shards/README.md"),
         ("tables, for DuckDB", "tables"),
     ):
         console.print(f"  {Path(options.data).resolve() / path}  [dim]{what}[/]", highlight=False, soft_wrap=True)
+    for file in moving[:2]:
+        console.print(f"  {file.resolve()}  [dim]{MOVING[file.name]}[/]", highlight=False, soft_wrap=True)
     console.print(f"and ask:  .venv/bin/mv4d stats --data {options.data}", highlight=False)
     return EXIT_FINDINGS if wrong else EXIT_OK
 

@@ -90,6 +90,51 @@ class DamagedTable(RuntimeError):
     """A fragment cannot be read."""
 
 
+class OldTable(DamagedTable, ValueError):
+    """A table without a column of this version; a ValueError too, as whoever named its folder named the wrong one."""
+
+
+def check_columns(named: str, table: pa.Table, wanted: Iterable[pa.Field]) -> None:
+    """See that a table has columns, and in them a value wherever there must be one.
+
+    Args:
+        named: The table, and where it lies, for the message.
+        table: What was read. Where fragments of two versions were read as one, rows of the older one have no value.
+        wanted: Columns that must be there; others are passed over.
+
+    Raises:
+        OldTable: Some are not: an older version wrote it, or part of it.
+    """
+    missing: list[str] = []
+    for field in wanted:
+        if field.name not in table.column_names:
+            missing.append(field.name)
+            continue
+        column = table[field.name]
+        missing += _absent(field.name, field.type, column.type)
+        if not field.nullable and column.null_count:
+            missing.append(field.name)
+    if missing:
+        raise OldTable(
+            f"{named} was made by an older version of mv4d, without {', '.join(missing)}: make it anew with this "
+            "version in another folder, or go on with the version that made it"
+        )
+
+
+def _absent(name: str, wanted: pa.DataType, found: pa.DataType) -> list[str]:
+    """Fields within structs that are not there, as `parts.crc32`."""
+    if pa.types.is_list(wanted) and pa.types.is_list(found):
+        return _absent(name, wanted.value_type, found.value_type)
+    if not (pa.types.is_struct(wanted) and pa.types.is_struct(found)):
+        return []
+    there = {field.name: field.type for field in found}
+    absent = []
+    for field in wanted:
+        inner = f"{name}.{field.name}"
+        absent += _absent(inner, field.type, there[field.name]) if field.name in there else [inner]
+    return absent
+
+
 @dataclass(frozen=True)
 class Tables:
     """The tables of one data root."""
@@ -217,7 +262,11 @@ class Tables:
                 self.store.write_bytes(file, _parquet_bytes(kept))
 
     def rows(self, record: type[R], where: str = "true", parameters: Sequence[Any] = ()) -> list[R]:
-        """The rows of a table, each key once, sorted by key."""
+        """The rows of a table, each key once, sorted by key.
+
+        Raises:
+            DamagedTable: A fragment cannot be read, or is of an older version (`OldTable`).
+        """
         return [row for _, row in self._keyed_rows(record, where, parameters)]
 
     def made_from(self, stage: Stage[Any, Any]) -> dict[str, list[Record]]:
@@ -231,9 +280,14 @@ class Tables:
     def _keyed_rows(self, record: type[R], where: str, parameters: Sequence[Any]) -> Iterator[tuple[str, R]]:
         key = ", ".join(record.key)
         query = f"SELECT DISTINCT ON ({key}) * FROM {record.table} WHERE {where} ORDER BY {key}"
+        named, columns = f"table {record.table} of {self.store.root}", arrow_schema(record)
         with self.connect([record]) as con:
-            for row in _arrow(con, query, parameters).to_pylist():
-                yield row["made_from"], from_dict(record, row)
+            # Before the query, which may ask for a column that is not there.
+            check_columns(named, _arrow(con, f"FROM {record.table} LIMIT 0"), columns)
+            found = _arrow(con, query, parameters)
+        check_columns(named, found, columns)
+        for row in found.to_pylist():
+            yield row["made_from"], from_dict(record, row)
 
     @contextlib.contextmanager
     def connect(self, records: Iterable[type[Record]] = RECORDS) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -1,6 +1,7 @@
 """A data root on S3: every stage writes to it, and the reader of the shards reads from it, by real HTTP."""
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from moto.server import ThreadedMotoServer
 from pipeline.build import BuildOptions, build
 from pipeline.cli import EXIT_OK, main
 from pipeline.records import Asset, Clip, Done, Rejected, Sample, Truth
-from pipeline.revoked import deny_list
 from pipeline.storage import Store
 from pipeline.tables import Tables
 from shards.lint import lint
@@ -37,8 +37,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     boto3.client("s3").create_bucket(Bucket="bucket")
     s3fs.S3FileSystem.clear_instance_cache()
-    deny_list.cache_clear()  # it remembers the server of the test before
-    yield "s3://bucket/set"
+    # What one server of this process holds, the next one has too.
+    yield f"s3://bucket/{uuid.uuid4().hex}"
     server.stop()
 
 

@@ -4,10 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-import diffusers.utils.logging
 import numpy as np
 import torch
-import transformers.utils.logging
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from torch import Tensor
@@ -216,8 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_class_arguments(SampleSettings, None)
     parser.add_class_arguments(ClipFiles, None)
     options = parse(parser, arguments)
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.disable_progress_bar()  # one for each part that is loaded
     settings, files = pick(SampleSettings, options), pick(ClipFiles, options)
     try:
         # What costs nothing is checked first: the pictures before the weights are read.

@@ -11,5 +11,5 @@ class ExportError(ValueError):
             reason: `malformed`, `too_large`, `unsupported`, `not_finite` or `mismatch`.
             message: The file, what is wrong with it, and what to do.
         """
-        super().__init__(message)
+        super().__init__(f"{message} [{reason}]")
         self.reason = reason

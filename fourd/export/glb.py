@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from fourd.export.errors import ExportError
-from fourd.export.gltf import Gltf, read_glb
 from fourd.export.keyframes import fewest_keys, interpolated, smoothed
 from fourd.export.normals import SurfaceFrame
-from fourd.objects.drawn import node_poses
+from fourd.gltf import Gltf, read_glb
+from fourd.objects.drawn import node_poses, triangles_of
 from fourd.objects.static import Primitive, StaticObject
 
-TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 4, 5, 6
 STILL_SHARE = 0.1
 """Of the key tolerance: a vertex that a target moves by less is left out of it. The keys get the rest."""
 START_TOLERANCE = 1e-4
@@ -327,16 +326,7 @@ def triangles(gltf: Gltf, entry: dict[str, Any], num_vertices: int) -> np.ndarra
     corners = corners.astype(np.int64)
     if len(corners) and not 0 <= corners.min() <= corners.max() < num_vertices:
         raise ExportError("malformed", f"{gltf.path}: a face has a corner that is no vertex; write the GLB anew")
-    mode = entry.get("mode", TRIANGLES)
-    if mode == TRIANGLES:
-        return corners[: len(corners) // 3 * 3].reshape(-1, 3)
-    if mode == TRIANGLE_STRIP and len(corners) >= 3:
-        faces = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
-        faces[1::2] = faces[1::2, [1, 0, 2]]
-        return faces
-    if mode == TRIANGLE_FAN and len(corners) >= 3:
-        return np.stack([np.full(len(corners) - 2, corners[0]), corners[1:-1], corners[2:]], axis=1)
-    return np.zeros((0, 3), np.int64)
+    return triangles_of(corners, entry.get("mode", 4))
 
 
 def _add_animation(gltf: Gltf, nodes: list[int], keys: list[int], fps: float) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fourd.export.glb import bounding_radius, check_tracks, describe, moving_parts, object_from_gltf
-from fourd.export.gltf import Gltf, read_glb
 from fourd.export.skeleton import Skeleton, SkeletonSettings, fit_skeleton
+from fourd.gltf import Gltf, read_glb
 from fourd.objects.drawn import node_poses
 from fourd.objects.static import StaticObject
 

@@ -56,19 +56,21 @@ def bridged(positions: np.ndarray, edges: np.ndarray) -> NDArray[np.int64]:
         positions: Shape (P, 3).
         edges: Shape (E, 2).
     """
-    _, piece = connected_components(_graph(positions, edges), directed=False)
-    links = []
-    for number, size in enumerate(np.bincount(piece)):
-        inside = np.flatnonzero(piece == number)
-        outside = np.flatnonzero(piece != number)
-        if size and len(outside):
-            distance, found = cKDTree(positions[outside]).query(positions[inside])
-            nearest = np.argsort(distance, kind="stable")[:NUM_BRIDGES]
-            links.append(np.stack([inside[nearest], outside[found[nearest]]], axis=1))
-    if not links:
-        return edges.astype(np.int64)
-    all_links = np.concatenate([edges, *links])
-    return edges_of(all_links[:, [0, 1, 1]])
+    edges = edges.astype(np.int64)
+    while True:
+        num_pieces, piece = connected_components(_graph(positions, edges), directed=False)
+        if num_pieces < 2:
+            return edges
+        # Two pieces that are each other's nearest are one by then, but may still be apart from the rest.
+        links = [_links(positions, piece == number) for number in range(num_pieces)]
+        edges = edges_of(np.concatenate([edges, *links])[:, [0, 1, 1]])
+
+
+def _links(positions: np.ndarray, is_inside: np.ndarray) -> NDArray[np.int64]:
+    inside, outside = np.flatnonzero(is_inside), np.flatnonzero(~is_inside)
+    distance, found = cKDTree(positions[outside]).query(positions[inside])
+    nearest = np.argsort(distance, kind="stable")[:NUM_BRIDGES]
+    return np.stack([inside[nearest], outside[found[nearest]]], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fourd.export.gltf import Gltf
-from fourd.objects.errors import ObjectFileError
+from fourd.gltf import Gltf, natural
+from fourd.objects.errors import ObjectError
 
 MAX_PIXELS = 64 << 20
 """Of one texture."""
@@ -69,7 +69,7 @@ def materials_of(gltf: Gltf) -> list[Material]:
     """The materials of a file, in its order. Each picture is decoded once.
 
     Raises:
-        ObjectFileError: A texture is too large, or of a kind that is not read here.
+        ObjectError: A texture is too large, or of a kind that is not read here.
     """
     decoded: dict[int, NDArray[np.float32]] = {}
     return [_material(gltf, entry, decoded) for entry in gltf.document.get("materials", [])]
@@ -105,13 +105,13 @@ def _material(gltf: Gltf, entry: dict[str, Any], decoded: dict[int, NDArray[np.f
 
 
 def _texture(gltf: Gltf, reference: dict[str, Any], decoded: dict[int, NDArray[np.float32]]) -> Texture:
-    entry = gltf.document["textures"][reference["index"]]
+    entry = gltf.document["textures"][natural(reference["index"])]
     source = entry.get("extensions", {}).get("EXT_texture_webp", entry).get("source", entry.get("source"))
     if source is None:
-        raise ObjectFileError(gltf.path, "unsupported", "a texture of a kind that is not read here; run `mv4d object`")
+        raise ObjectError(gltf.path, "unsupported", "a texture of a kind that is not read here; run `mv4d object`")
     if source not in decoded:
-        decoded[source] = _picture(gltf, gltf.document["images"][source])
-    sampler = gltf.document["samplers"][entry["sampler"]] if "sampler" in entry else {}
+        decoded[source] = _picture(gltf, gltf.document["images"][natural(source)])
+    sampler = gltf.document["samplers"][natural(entry["sampler"])] if "sampler" in entry else {}
     change = reference.get("extensions", {}).get("KHR_texture_transform", {})
     return Texture(
         rgba=decoded[source],
@@ -135,8 +135,8 @@ def _transform(change: dict[str, Any]) -> NDArray[np.float64]:
 def _picture(gltf: Gltf, entry: dict[str, Any]) -> NDArray[np.float32]:
     if "bufferView" not in entry:
         detail = "a texture outside of the file; run `mv4d object`, which puts all into one file"
-        raise ObjectFileError(gltf.path, "unsupported", detail)
-    view = gltf.document["bufferViews"][entry["bufferView"]]
+        raise ObjectError(gltf.path, "unsupported", detail)
+    view = gltf.document["bufferViews"][natural(entry["bufferView"])]
     start, length = view.get("byteOffset", 0), view["byteLength"]
     if min(start, length) < 0 or start + length > len(gltf.binary):
         raise IndexError("a picture outside of the file")
@@ -144,10 +144,10 @@ def _picture(gltf: Gltf, entry: dict[str, Any]) -> NDArray[np.float32]:
         with Image.open(io.BytesIO(gltf.binary[start : start + length]), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 detail = f"a texture of {image.width} x {image.height} pixels; make it smaller"
-                raise ObjectFileError(gltf.path, "too_large", detail)
+                raise ObjectError(gltf.path, "too_large", detail)
             pixels = np.asarray(image.convert("RGBA"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ObjectFileError(gltf.path, "malformed", f"a texture cannot be read ({error}); export it anew") from error
+        raise ObjectError(gltf.path, "malformed", f"a texture cannot be read ({error}); export it anew") from error
     table = np.arange(256, dtype=np.float32) / 255
     return np.concatenate([to_linear(table)[pixels[..., :3]], table[pixels[..., 3:]]], axis=2)
 

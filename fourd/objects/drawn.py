@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fourd.export.gltf import Gltf
+from fourd.gltf import Gltf, natural
 from fourd.objects.appearance import PLAIN, Material, Texture, materials_of
-from fourd.objects.errors import ObjectFileError
+from fourd.objects.errors import ObjectError
 
 MAX_NODES = 100_000
 MAX_DEPTH = 500
@@ -74,7 +74,7 @@ def drawn_primitives(gltf: Gltf, max_vertices: int) -> list[DrawnPrimitive]:
         max_vertices: Over all nodes; the file's counts are looked at before anything is read.
 
     Raises:
-        ObjectFileError: It is not posed yet, compressed, too large, broken, or draws nothing.
+        ObjectError: It is not posed yet, compressed, too large, broken, or draws nothing.
     """
     try:
         _refuse_compressed(gltf)
@@ -83,12 +83,12 @@ def drawn_primitives(gltf: Gltf, max_vertices: int) -> list[DrawnPrimitive]:
         materials = materials_of(gltf)
         drawn = [part for node, world in poses.items() for part in _of_node(gltf, node, world, materials)]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, ObjectFileError):
+        if isinstance(error, ObjectError):
             raise
         detail = f"breaks the rules of glTF ({type(error).__name__}: {error}); export it anew, or run `mv4d object`"
-        raise ObjectFileError(gltf.path, "malformed", detail) from error
+        raise ObjectError(gltf.path, "malformed", detail) from error
     if not sum(len(part.triangles) for part in drawn):
-        raise ObjectFileError(gltf.path, "empty_mesh", "draws no triangle; there is nothing to move")
+        raise ObjectError(gltf.path, "empty_mesh", "draws no triangle; there is nothing to move")
     return drawn
 
 
@@ -98,17 +98,17 @@ def _refuse_compressed(gltf: Gltf) -> None:
     unknown -= {name for name in required if name.startswith("KHR_materials_")}
     if unknown:
         what = ", ".join(sorted(map(str, unknown)))
-        raise ObjectFileError(gltf.path, "unsupported", f"needs {what}; run `mv4d object` on it")
+        raise ObjectError(gltf.path, "unsupported", f"needs {what}; run `mv4d object` on it")
 
 
 def node_poses(gltf: Gltf) -> dict[int, NDArray[np.float64]]:
     """World pose of every node of the scene."""
     nodes = gltf.document.get("nodes", [])
     if len(nodes) > MAX_NODES:
-        raise ObjectFileError(gltf.path, "too_large", f"{len(nodes)} nodes, the limit is {MAX_NODES}")
+        raise ObjectError(gltf.path, "too_large", f"{len(nodes)} nodes, the limit is {MAX_NODES}")
     scenes = gltf.document.get("scenes", [])
     if scenes:
-        roots = scenes[gltf.document.get("scene", 0)].get("nodes", [])
+        roots = scenes[natural(gltf.document.get("scene", 0))].get("nodes", [])
     else:
         children = {child for entry in nodes for child in entry.get("children", [])}
         roots = [number for number in range(len(nodes)) if number not in children]
@@ -116,7 +116,7 @@ def node_poses(gltf: Gltf) -> dict[int, NDArray[np.float64]]:
     waiting = [(number, np.eye(4), 0) for number in roots]
     while waiting:
         number, above, depth = waiting.pop()
-        if not 0 <= number < len(nodes) or number in poses or depth > MAX_DEPTH:
+        if natural(number) >= len(nodes) or number in poses or depth > MAX_DEPTH:
             raise ValueError(f"node {number} has two parents, is its own ancestor, or is not there")
         poses[number] = above @ _local(nodes[number])
         waiting += [(child, poses[number], depth + 1) for child in nodes[number].get("children", [])]
@@ -155,25 +155,25 @@ def _refuse_too_many(gltf: Gltf, poses: dict[int, NDArray[np.float64]], max_vert
         if "mesh" not in entry:
             continue
         if "skin" in entry:
-            raise ObjectFileError(gltf.path, "unsupported", _UNPOSED.format("a skin"))
-        mesh = document["meshes"][entry["mesh"]]
+            raise ObjectError(gltf.path, "unsupported", _UNPOSED.format("a skin"))
+        mesh = document["meshes"][natural(entry["mesh"])]
         weights = entry.get("weights", mesh.get("weights", []))
         if any(weights) and any(part.get("targets") for part in mesh["primitives"]):
-            raise ObjectFileError(gltf.path, "unsupported", _UNPOSED.format("morph targets"))
+            raise ObjectError(gltf.path, "unsupported", _UNPOSED.format("morph targets"))
         for part in mesh["primitives"]:
             if _DRACO in part.get("extensions", {}):
-                raise ObjectFileError(gltf.path, "unsupported", "compressed; run `mv4d object` on it")
+                raise ObjectError(gltf.path, "unsupported", "compressed; run `mv4d object` on it")
             if part.get("mode", 4) < 4:
                 continue
-            num_vertices += document["accessors"][part["attributes"]["POSITION"]]["count"]
+            num_vertices += document["accessors"][natural(part["attributes"]["POSITION"])]["count"]
             if "indices" in part:
-                num_corners += document["accessors"][part["indices"]]["count"]
+                num_corners += document["accessors"][natural(part["indices"])]["count"]
     if num_vertices > max_vertices or num_corners > 6 * max_vertices:
         detail = (
             f"{num_vertices:,} vertices and {num_corners // 3:,} triangles, the limit is {max_vertices:,} and twice as "
             "many; decimate the mesh (in Blender: the modifier Decimate)"
         )
-        raise ObjectFileError(gltf.path, "too_many_vertices", detail)
+        raise ObjectError(gltf.path, "too_many_vertices", detail)
 
 
 def _of_node(gltf: Gltf, node: int, world: NDArray[np.float64], materials: list[Material]) -> Iterator[DrawnPrimitive]:
@@ -190,17 +190,17 @@ def _of_node(gltf: Gltf, node: int, world: NDArray[np.float64], materials: list[
             raise ValueError("positions are no points")
         if not (np.abs(positions) < FARTHEST).all():
             bad = int((~(np.abs(positions) < FARTHEST).all(axis=1)).sum())
-            raise ObjectFileError(gltf.path, "non_finite", f"{bad} vertices of node {node} are no numbers; repair it")
+            raise ObjectError(gltf.path, "non_finite", f"{bad} vertices of node {node} are no numbers; repair it")
         corners = gltf.array(part["indices"])[:, 0] if "indices" in part else np.arange(len(positions))
         if corners.dtype.kind not in "iu" or (
             len(corners) and not 0 <= corners.min() <= corners.max() < len(positions)
         ):
             raise ValueError(f"a triangle of node {node} names a vertex that is not there")
-        triangles = _triangles(corners.astype(np.int64), mode)
+        triangles = triangles_of(corners.astype(np.int64), mode)
         if np.linalg.det(world[:3, :3]) < 0:
             triangles = triangles[:, [0, 2, 1]]
         chosen = part.get("material")
-        material = PLAIN if chosen is None else materials[_natural(chosen)]
+        material = PLAIN if chosen is None else materials[natural(chosen)]
         yield DrawnPrimitive(
             node=node,
             mesh=mesh,
@@ -212,12 +212,6 @@ def _of_node(gltf: Gltf, node: int, world: NDArray[np.float64], materials: list[
             uv=_uv(gltf, attributes, material.texture, len(positions)),
             colors=_with_alpha(_attribute(gltf, attributes, "COLOR_0", len(positions))),
         )
-
-
-def _natural(number: int) -> int:
-    if number < 0:
-        raise IndexError(f"index {number}")
-    return number
 
 
 def _attribute(gltf: Gltf, attributes: dict[str, int], name: str, count: int) -> NDArray[np.float64] | None:
@@ -245,8 +239,10 @@ def _with_alpha(colors: NDArray[np.float64] | None) -> NDArray[np.float64] | Non
     return np.concatenate([colors[:, :3], np.ones((len(colors), 1))], axis=1)
 
 
-def _triangles(corners: NDArray[np.int64], mode: int) -> NDArray[np.int64]:
-    """Of a list (4), a strip (5) or a fan (6). Shape (m, 3)."""
+def triangles_of(corners: NDArray[np.int64], mode: int) -> NDArray[np.int64]:
+    """Corners of a list (4), a strip (5) or a fan (6) by threes; of points and lines (0 to 3) none. Shape (m, 3)."""
+    if mode in range(4):
+        return np.zeros((0, 3), np.int64)
     if mode == 4:
         whole: NDArray[np.int64] = corners[: len(corners) // 3 * 3].reshape(-1, 3)
         return whole

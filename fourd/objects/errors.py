@@ -1,23 +1,32 @@
-"""How the readers of static objects say that a file is at fault."""
+"""How readers and users of objects say that one cannot be moved."""
 
 from pathlib import Path
 from typing import Literal
 
 Reason = Literal[
-    "not_found", "unsupported", "malformed", "too_large", "too_many_vertices", "empty_mesh", "non_finite", "mismatch"
+    "not_found",
+    "unsupported",
+    "malformed",
+    "too_large",
+    "too_many_vertices",
+    "empty_mesh",
+    "non_finite",
+    "bad_faces",
+    "outside",
+    "mismatch",
 ]
 
 
-class ObjectFileError(ValueError):
-    """A file that no static object can be read from."""
+class ObjectError(ValueError):
+    """An object that cannot be moved, or a file that none can be read from."""
 
-    def __init__(self, path: Path, reason: Reason, detail: str) -> None:
+    def __init__(self, named: Path | str, reason: Reason, detail: str) -> None:
         """Refuse.
 
         Args:
-            path: The file.
+            named: The file, or the clip whose mesh it is.
             reason: Countable kind of fault.
             detail: What is wrong, and what to do.
         """
-        super().__init__(f"{path}: {detail} [{reason}]")
-        self.path, self.reason = path, reason
+        super().__init__(f"{named}: {detail} [{reason}]")
+        self.reason = reason

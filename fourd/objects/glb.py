@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourd.export.errors import ExportError
-from fourd.export.gltf import Gltf, read_glb
+from fourd.gltf import Gltf, read_glb
 from fourd.motion.graph import weld
 from fourd.objects.appearance import to_srgb
 from fourd.objects.drawn import DrawnPrimitive, drawn_primitives
-from fourd.objects.errors import ObjectFileError, Reason
+from fourd.objects.errors import ObjectError, Reason
 from fourd.objects.placement import NUM_POINTS, Silhouettes, Similarity, find_placement
 from fourd.objects.sampling import spread_over
 from fourd.objects.static import Primitive, StaticObject
@@ -68,7 +68,7 @@ def read_object(
         max_vertices: Most vertices over all nodes; and twice as many triangles.
 
     Raises:
-        ObjectFileError: It cannot be read, is empty, too large, or has vertices that are no numbers.
+        ObjectError: It cannot be read, is empty, too large, or has vertices that are no numbers.
     """
     return read_with_looks(path, object_from_world=object_from_world, max_vertices=max_vertices).static
 
@@ -81,7 +81,7 @@ def read_with_looks(
     worlds = [_moved(part.positions, ZUP_FROM_YUP @ part.world) for part in drawn]
     every = np.concatenate(worlds)
     if not np.isfinite(every).all() or not np.ptp(every, axis=0).max() > 0:
-        raise ObjectFileError(path, "empty_mesh", "all vertices stand at one place; there is nothing to move")
+        raise ObjectError(path, "empty_mesh", "all vertices stand at one place; there is nothing to move")
     placed = object_from_world or Similarity.into_unit_sphere(every)
     # In the file's own world: vertices have the same numbers wherever the object is put.
     welded = weld(every, SAME_PLACE * float(np.linalg.norm(np.ptp(every, axis=0))) / 2)
@@ -119,12 +119,12 @@ def as_seen(static: StaticObject, seen: Silhouettes) -> StaticObject:
     A turn is recorded in `object_from_primitive` alone; `scale` and `offset` are those of the turned object.
 
     Raises:
-        ObjectFileError: The views do not show it.
+        ObjectError: The views do not show it.
     """
     points = spread_over(static.vertices.astype(np.float64), static.faces, NUM_POINTS, seed=0)
     found = find_placement(points.at(static.vertices.astype(np.float64), static.faces), seen)
     if found.iou < LEAST_IOU:
-        raise ObjectFileError(static.source, "mismatch", not_shown(found.iou))
+        raise ObjectError(static.source, "mismatch", not_shown(found.iou))
     move = found.seen_from_given
     return dataclasses.replace(
         static,
@@ -145,12 +145,12 @@ def not_shown(iou: float) -> str:
 
 def _opened(path: Path) -> Gltf:
     if not path.is_file():
-        raise ObjectFileError(path, "not_found", "there is no such file")
+        raise ObjectError(path, "not_found", "there is no such file")
     try:
         return read_glb(path)
     except ExportError as error:
         reason: Reason = "too_large" if error.reason == "too_large" else "malformed"
-        raise ObjectFileError(path, reason, str(error)) from error
+        raise ObjectError(path, reason, str(error)) from error
 
 
 def _moved(points: np.ndarray, pose: np.ndarray) -> NDArray[np.float64]:

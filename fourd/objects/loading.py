@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fourd.gaussians import Gaussians
-from fourd.objects.errors import ObjectFileError
+from fourd.objects.errors import ObjectError
 from fourd.objects.glb import LEAST_IOU, MAX_VERTICES, not_shown, read_object
 from fourd.objects.placement import Silhouettes, Similarity, find_placement
 from fourd.objects.ply import read_ply
@@ -29,7 +29,7 @@ def load_object(
         max_vertices: Of a GLB.
 
     Raises:
-        ObjectFileError: It is of another kind, cannot be read, is empty or too large.
+        ObjectError: It is of another kind, cannot be read, is empty or too large.
     """
     suffix = path.suffix[1:].lower()
     if suffix == "glb":
@@ -38,8 +38,8 @@ def load_object(
         return read_ply(path)
     if suffix in BY_BLENDER:
         detail = f"is not read here; make a GLB of it first: mv4d object {path.name} --out {path.stem}.glb"
-        raise ObjectFileError(path, "unsupported", detail)
-    raise ObjectFileError(path, "unsupported", "is no kind of 3D file; give a .glb, or a .ply of Gaussians")
+        raise ObjectError(path, "unsupported", detail)
+    raise ObjectError(path, "unsupported", "is no kind of 3D file; give a .glb, or a .ply of Gaussians")
 
 
 def gaussians_as_seen(path: Path, gaussians: Gaussians, seen: Silhouettes) -> tuple[Gaussians, Similarity]:
@@ -51,19 +51,19 @@ def gaussians_as_seen(path: Path, gaussians: Gaussians, seen: Silhouettes) -> tu
         seen: What they should look like.
 
     Raises:
-        ObjectFileError: The views do not show them.
+        ObjectError: The views do not show them.
     """
     points = gaussians.means[gaussians.opacity_logits > 0].detach().cpu().numpy().astype(np.float64)
     if len(points) < 2:
-        raise ObjectFileError(path, "empty_mesh", "has no two solid Gaussians; there is nothing to move")
+        raise ObjectError(path, "empty_mesh", "has no two solid Gaussians; there is nothing to move")
     # Fitted scenes have strays far out, which decide neither size nor place.
     low, high = np.quantile(points, STRAYS, axis=0), np.quantile(points, 1 - STRAYS, axis=0)
     kept = points[((points >= low) & (points <= high)).all(axis=1)]
     if not len(kept) or not np.ptp(kept, axis=0).max() > 0:
-        raise ObjectFileError(path, "empty_mesh", "all Gaussians stand at one place; there is nothing to move")
+        raise ObjectError(path, "empty_mesh", "all Gaussians stand at one place; there is nothing to move")
     upright = Similarity.into_unit_sphere(kept)
     found = find_placement(upright(kept), seen)
     if found.iou < LEAST_IOU:
-        raise ObjectFileError(path, "mismatch", not_shown(found.iou))
+        raise ObjectError(path, "mismatch", not_shown(found.iou))
     moved = found.seen_from_given.after(upright)
     return gaussians.transformed(torch.as_tensor(moved.matrix, dtype=gaussians.means.dtype)), moved

@@ -1,6 +1,7 @@
 """Gaussians on a static object's mesh: on its vertices and spread over its surface, with the way back."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 from fourd.gaussians import Gaussians
 from fourd.objects.glb import ReadObject
 from fourd.objects.sampling import spread_over
+from fourd.rendering.spherical_harmonics import C0
 
-SH_C0 = 0.28209479177387814
-"""The spherical harmonic of degree 0."""
+SH_C0 = C0
 OVERLAP = 0.6
 """Standard deviation of a Gaussian as a share of the distance to its neighbours: no gaps, little blur."""
 THICKNESS = 0.1
@@ -66,27 +67,48 @@ def gaussians_on_mesh(read: ReadObject, settings: OnMeshSettings | None = None) 
     Raises:
         ValueError: The faces have no area.
     """
-    settings = settings or OnMeshSettings()
-    static, faces = read.static, read.static.faces.astype(np.int64)
-    positions = static.vertices.astype(np.float64)
-    normals, edge_lengths = _normals(positions, faces), _edge_lengths(positions, faces)
+    static = read.static
+    return gaussians_on_surface(
+        static.vertices, static.faces, read.rgba_at, settings or OnMeshSettings(), vertex_colors=static.colors
+    )
+
+
+def gaussians_on_surface(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    rgba_at: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    settings: OnMeshSettings,
+    *,
+    vertex_colors: np.ndarray | None = None,
+) -> GaussiansOnMesh:
+    """Gaussians on any surface.
+
+    Args:
+        vertices: Shape (V, 3).
+        faces: Shape (F, 3).
+        rgba_at: Colours and opacity, sRGB, shape (n, 4), of points given by face (n,) and corners' weights (n, 3).
+        settings: How many.
+        vertex_colors: Shape (V, 3), sRGB, for Gaussians on vertices; those are opaque. None is grey.
+
+    Raises:
+        ValueError: The faces have no area.
+    """
+    positions, faces = vertices.astype(np.float64), faces.astype(np.int64)
     spread = spread_over(positions, faces, settings.num_points, seed=settings.seed)
-    rgba = read.rgba_at(spread.faces, spread.weights)
+    rgba = rgba_at(spread.faces, spread.weights)
     corners, weights = faces[spread.faces], spread.weights
     widths = np.full(settings.num_points, OVERLAP * spread.spacing)
-    across = np.cross(
-        positions[corners[:, 1]] - positions[corners[:, 0]], positions[corners[:, 2]] - positions[corners[:, 0]]
-    )
+    across = face_normals(positions, corners)
     if settings.on_vertices:
         used = np.unique(faces)
+        colors = np.full((len(used), 3), 0.5) if vertex_colors is None else vertex_colors[used]
         corners = np.concatenate([np.repeat(used[:, None], 3, axis=1), corners])
         weights = np.concatenate([np.tile([1.0, 0.0, 0.0], (len(used), 1)), weights])
-        opaque = np.concatenate([static.colors[used], np.ones((len(used), 1))], axis=1)
-        rgba = np.concatenate([opaque, rgba])
+        rgba = np.concatenate([np.concatenate([colors, np.ones((len(used), 1))], axis=1), rgba])
         # Where the mesh is coarser than the spread points, those cover it; a wide one would only blur.
         least = spread.spacing if settings.num_points else math.inf
-        widths = np.concatenate([OVERLAP * np.minimum(edge_lengths[used], least), widths])
-        across = np.concatenate([normals[used], across])
+        widths = np.concatenate([OVERLAP * np.minimum(_edge_lengths(positions, faces)[used], least), widths])
+        across = np.concatenate([_vertex_normals(positions, faces)[used], across])
     means = np.einsum("nc,nci->ni", weights, positions[corners])
     widths = np.maximum(widths, 1e-6)
     scales = np.repeat(widths[:, None], 3, axis=1)
@@ -100,7 +122,7 @@ def gaussians_on_mesh(read: ReadObject, settings: OnMeshSettings | None = None) 
         quats=_tensor(quats),
         log_scales=_tensor(np.log(scales)),
         opacity_logits=_tensor(np.log(opacity / (1 - opacity))),
-        sh=_tensor((rgba[:, None, :3] - 0.5) / SH_C0),
+        sh=_tensor((rgba[:, None, :3] - 0.5) / C0),
     )
     return GaussiansOnMesh(gaussians=gaussians, vertices=corners, weights=weights)
 
@@ -115,11 +137,16 @@ def turns_to(normals: np.ndarray) -> NDArray[np.float64]:
     return unit
 
 
-def _normals(positions: np.ndarray, faces: np.ndarray) -> NDArray[np.float64]:
-    """Of vertices, weighted by area; not of length 1. Shape (V, 3)."""
-    corners = positions[faces]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(positions)
+def face_normals(positions: np.ndarray, faces: np.ndarray) -> NDArray[np.float64]:
+    """Normals as long as twice a face's area. Shape (F, 3)."""
+    first, second, third = positions[faces].swapaxes(0, 1)
+    found: NDArray[np.float64] = np.cross(second - first, third - first)
+    return found
+
+
+def _vertex_normals(positions: np.ndarray, faces: np.ndarray) -> NDArray[np.float64]:
+    """Weighted by area; not of length 1. Shape (V, 3)."""
+    across, normals = face_normals(positions, faces), np.zeros_like(positions)
     for corner in range(3):
         np.add.at(normals, faces[:, corner], across)
     return normals

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fourd.export.files import written_beside
 from fourd.gaussians import Gaussians
-from fourd.objects.errors import ObjectFileError, Reason
+from fourd.objects.errors import ObjectError, Reason
 
 MAX_GAUSSIANS = 20_000_000
 MAX_HEADER_BYTES = 64 * 1024
@@ -36,7 +36,7 @@ def read_ply(path: Path) -> Gaussians:
     """Gaussians of a .ply file: binary of either byte order or text, fields in any order and of any number type.
 
     Raises:
-        ObjectFileError: `not_found`, `malformed`, `unsupported` (a mesh, a compressed file), `too_large` or
+        ObjectError: `not_found`, `malformed`, `unsupported` (a mesh, a compressed file), `too_large` or
             `non_finite`; said before memory is taken for what the header claims.
     """
     try:
@@ -44,11 +44,11 @@ def read_ply(path: Path) -> Gaussians:
             layout = _header(path, file)
             columns = _ascii(path, file, layout) if layout.order == "" else _binary(path, file, layout)
     except OSError as error:
-        raise ObjectFileError(path, "not_found", f"cannot be read ({error.strerror})") from error
+        raise ObjectError(path, "not_found", f"cannot be read ({error.strerror})") from error
     names = sorted((name for name in layout.fields if name.startswith("f_rest_")), key=lambda name: int(name[7:]))
     quats = columns(_QUATS)
     if not bool(quats.any(dim=1).all()):
-        raise ObjectFileError(path, "malformed", "has rotations of length zero; write the file anew from its source")
+        raise ObjectError(path, "malformed", "has rotations of length zero; write the file anew from its source")
     # The file has all of red, then all of green, then all of blue.
     rest = columns(names).unflatten(1, (3, -1)).mT if names else torch.zeros(layout.count, 0, 3)
     return Gaussians(
@@ -104,7 +104,7 @@ class _Columns:
         bad = ~np.isfinite(values)
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            raise ObjectFileError(
+            raise ObjectError(
                 self._path,
                 "non_finite",
                 f"has {int(bad.any(axis=1).sum())} Gaussians that are not finite (first {row}, {names[column]}); "
@@ -118,17 +118,17 @@ def _header(path: Path, file: IO[bytes]) -> _Layout:
     head = file.read(MAX_HEADER_BYTES)
     found = re.search(rb"\nend_header[ \t]*\r?\n", head)
     if not re.match(rb"ply[ \t]*\r?\n", head) or found is None:
-        raise ObjectFileError(path, "malformed", "is not a .ply file: its header does not begin and end as it should")
+        raise ObjectError(path, "malformed", "is not a .ply file: its header does not begin and end as it should")
     file.seek(found.end())
     lines = [line.split() for line in head[: found.start()].decode("ascii", "replace").splitlines()[1:]]
     lines = [words for words in lines if words and words[0] not in ("comment", "obj_info")]
     if not lines or lines[0][0] != "format" or len(lines[0]) != 3 or lines[0][1] not in _ORDERS:
-        raise ObjectFileError(path, "malformed", f"names none of the formats {', '.join(_ORDERS)} in its header")
+        raise ObjectError(path, "malformed", f"names none of the formats {', '.join(_ORDERS)} in its header")
     elements = [number for number, words in enumerate(lines) if words[0] == "element"]
     if any(lines[number][1:2] == ["chunk"] for number in elements):
-        raise ObjectFileError(path, "unsupported", "is a compressed splat; export it as a plain .ply")
+        raise ObjectError(path, "unsupported", "is a compressed splat; export it as a plain .ply")
     if not elements or elements[0] != 1 or lines[1][1:2] != ["vertex"]:
-        raise ObjectFileError(path, "unsupported", "does not begin with its vertices; export it as a 3D Gaussian .ply")
+        raise ObjectError(path, "unsupported", "does not begin with its vertices; export it as a 3D Gaussian .ply")
     count = _count(path, lines[1])
     end = elements[1] if len(elements) > 1 else len(lines)
     fields = _fields(path, lines[2:end])
@@ -137,12 +137,12 @@ def _header(path: Path, file: IO[bytes]) -> _Layout:
 
 def _count(path: Path, words: list[str]) -> int:
     if len(words) != 3 or not re.fullmatch(r"[0-9]{1,18}", words[2]):
-        raise ObjectFileError(path, "malformed", f"does not say how many Gaussians it has: {' '.join(words)[:80]!r}")
+        raise ObjectError(path, "malformed", f"does not say how many Gaussians it has: {' '.join(words)[:80]!r}")
     count = int(words[2])
     if count == 0:
-        raise ObjectFileError(path, "empty_mesh", "has no Gaussians")
+        raise ObjectError(path, "empty_mesh", "has no Gaussians")
     if count > MAX_GAUSSIANS:
-        raise ObjectFileError(path, "too_large", f"has {count} Gaussians, more than {MAX_GAUSSIANS}; prune it")
+        raise ObjectError(path, "too_large", f"has {count} Gaussians, more than {MAX_GAUSSIANS}; prune it")
     return count
 
 
@@ -152,16 +152,16 @@ def _fields(path: Path, lines: list[list[str]]) -> dict[str, str]:
         if len(words) != 3 or words[0] != "property" or words[1] not in _TYPES or words[2] in fields:
             kind: Reason = "unsupported" if words[:2] == ["property", "list"] else "malformed"
             line = " ".join(words)[:80]
-            raise ObjectFileError(path, kind, f"has a line in its header that is of no use here: {line!r}")
+            raise ObjectError(path, kind, f"has a line in its header that is of no use here: {line!r}")
         fields[words[2]] = _TYPES[words[1]]
     missing = [name for name in (*_MEANS, *_DC, "opacity", *_SCALES, *_QUATS) if name not in fields]
     if missing:
-        raise ObjectFileError(
+        raise ObjectError(
             path, "unsupported", f"holds no 3D Gaussians: {', '.join(missing)} are missing. Meshes are read from GLB"
         )
     rest = {name for name in fields if name.startswith("f_rest_")}
     if len(rest) not in _NUMS_REST or rest != {f"f_rest_{index}" for index in range(len(rest))}:
-        raise ObjectFileError(
+        raise ObjectError(
             path, "malformed", f"has {len(rest)} fields f_rest_*; degree 0 to 3 has {', '.join(map(str, _NUMS_REST))}"
         )
     return fields
@@ -184,12 +184,12 @@ def _ascii(path: Path, file: IO[bytes], layout: _Layout) -> _Columns:
     try:
         rows = np.loadtxt(file, dtype=np.float64, comments=None, max_rows=layout.count, ndmin=2)
     except ValueError as error:
-        raise ObjectFileError(path, "malformed", f"has lines that are not numbers: {str(error)[:120]}") from error
+        raise ObjectError(path, "malformed", f"has lines that are not numbers: {str(error)[:120]}") from error
     if rows.shape != (layout.count, len(layout.fields)):
         raise _cut_off(path, len(rows), layout.count)
     return _Columns(path, dict(zip(layout.fields, rows.T, strict=True)))
 
 
-def _cut_off(path: Path, there: int, wanted: int) -> ObjectFileError:
+def _cut_off(path: Path, there: int, wanted: int) -> ObjectError:
     detail = f"is cut off: its header promises {wanted} Gaussians, {there} are there; fetch or write it anew"
-    return ObjectFileError(path, "malformed", detail)
+    return ObjectError(path, "malformed", detail)

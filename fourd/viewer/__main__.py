@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fourd.export.errors import ExportError
 from fourd.export.splats import SUFFIX
-from fourd.objects.errors import ObjectFileError
+from fourd.objects.errors import ObjectError
 from fourd.viewer.page import find_shown, write_page
 from pipeline.cli import EXIT_OK, command_parser, parse, usage_error
 
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page = Path(options.out) if options.out else page_beside(path)
         size = write_page(find_shown(path), page)
-    except (ExportError, ObjectFileError) as error:
-        usage_error(f"{error.reason}: {error}")
+    except (ExportError, ObjectError) as error:
+        usage_error(str(error))
     Console().print(f"{page} ({size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
     if not options.no_open and not webbrowser.open(page.resolve().as_uri()):
         Console(stderr=True).print("no browser was found here; open the page by hand", highlight=False)

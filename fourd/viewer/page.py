@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fourd.export.errors import ExportError
 from fourd.export.files import written_beside
-from fourd.export.gltf import read_glb
 from fourd.export.splats import SUFFIX, SplatSequence, read_packed, splats_bytes
+from fourd.gltf import read_glb
 from fourd.objects.ply import read_ply
 
 HERE = Path(__file__).parent

@@ -3,7 +3,6 @@
 import io
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 from PIL import Image
 
 from curate.contact_sheet import SheetClip, SheetReject, SheetRule, SheetStep, sprite, write_contact_sheet
+from tests.chromium import launched
 
 NUM_FRAMES = 8
 HOSTILE = '</script><img src=x onerror="window.pwned=1"><script>window.pwned=1</script><!--<script>\'"&amp;'
@@ -156,18 +156,8 @@ def test_a_failure_half_way_leaves_the_page_that_was_there(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    quiet = ("--disable-quic", "--no-first-run", "--disable-background-networking")
-    more = ("--disable-component-update", "--disable-sync")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium, args=["--headless", "--no-sandbox", "--disable-gpu", *quiet, *more]
-        )
-        yield launched
-        launched.close()
+    with launched("--disable-gpu", "--disable-sync") as browser:
+        yield browser
 
 
 Open = Callable[..., Any]

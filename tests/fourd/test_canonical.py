@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from fourd.canonical import MAX_VERTICES, ObjectError, check_mesh, of_gaussians, of_mesh
+from fourd.canonical import MAX_VERTICES, check_mesh, of_gaussians, of_mesh
 from fourd.gaussians import Gaussians
 from fourd.motion.rotations import matrix_of_quaternion
+from fourd.objects.errors import ObjectError
 from tests.fourd.bending_bar import bar
 
 VERTICES, FACES, COLORS = bar()

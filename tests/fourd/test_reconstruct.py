@@ -28,7 +28,17 @@ def short(settings: ReconstructionSettings, *stages: Stage, **changes: object) -
 
 def quick() -> ReconstructionSettings:
     return short(
-        load_settings("cpu"),
+        # Drawn as the bar's own pictures are; stiff, and with rates for a small way in few steps.
+        load_settings(
+            "cpu",
+            [
+                "drawing.supersampling=1",
+                "drawing.eps2d=0.3",
+                "weights.node_arap=150",
+                "field.shift_rate=0.004",
+                "field.turn_rate=0.02",
+            ],
+        ),
         Stage(
             name="track", steps=80, frames="newest", steps_per_frame=20, num_earlier=0, coarse_share=0.3, rate_end=0.3
         ),

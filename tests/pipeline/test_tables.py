@@ -2,11 +2,23 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.records import RECORDS, Appearance, Done, Rejected, Visibility, arrow_schema
+from pipeline.records import (
+    RECORDS,
+    Appearance,
+    Done,
+    Record,
+    Rejected,
+    Sample,
+    SamplePart,
+    Visibility,
+    arrow_schema,
+)
 from pipeline.storage import Store
-from pipeline.tables import JOURNAL, REQUEUED, DamagedTable, Tables
+from pipeline.tables import JOURNAL, REQUEUED, DamagedTable, OldTable, Tables
 from tests.pipeline.toys import Halve, item
 
 
@@ -164,6 +176,51 @@ def test_a_fragment_that_was_cut_short_is_named_with_its_line_in_the_ledger(tabl
     tables.store.remove(f"tables/visibility/{path.name}")
     tables.store.remove(f"tables/done/{path.name}")
     assert len(tables.done(halve(tables.store, 1)[0])) == 1
+
+
+def of_an_older_version(tables: Tables, record: type[Record], column: str, number: int = 0) -> None:
+    path = tables.store.path(tables.store.list_files(f"tables/{record.table}", ".parquet")[number])
+    table = pq.read_table(path)
+    if "." not in column:
+        table = table.drop_columns([column])
+    else:
+        name, inner = column.split(".")
+        shorter = [
+            [{key: part[key] for key in part if key != inner} for part in row] for row in table[name].to_pylist()
+        ]
+        table = table.set_column(table.column_names.index(name), name, pa.array(shorter))
+    pq.write_table(table, path)
+
+
+def test_a_table_without_a_column_is_said_to_be_of_an_older_version(tables: Tables) -> None:
+    tables.commit(*halve(tables.store, 1))
+    of_an_older_version(tables, Visibility, "border_touch")
+    for where in ("true", "border_touch > 0.5"):
+        with pytest.raises(OldTable, match=r"visibility of .*older version of mv4d, without border_touch: make it"):
+            tables.rows(Visibility, where)
+    with pytest.raises(DamagedTable):
+        tables.made_from(halve(tables.store, 1)[0])
+
+
+def test_rows_of_an_older_version_among_newer_ones_are_noticed(tables: Tables) -> None:
+    for number in (1, 2):
+        tables.commit(*halve(tables.store, number))
+    of_an_older_version(tables, Visibility, "border_touch")
+    with pytest.raises(OldTable, match="without border_touch:"):
+        tables.rows(Visibility)
+
+
+def test_what_is_missing_within_a_column_is_named(tables: Tables) -> None:
+    part = SamplePart(name="json", offset=512, num_bytes=3, crc32=7, sha256="00")
+    sample = Sample(
+        sample_key="k", clip_id="c", asset_id="a", shard="s.tar", split="train", licence_class="cc0", offset=0,
+        num_bytes=1024, parts=(part,),
+    )  # fmt: skip
+    tables.write(Sample, "one", [sample], made_by="toy@1", made_from="c")
+    assert tables.rows(Sample) == [sample]
+    of_an_older_version(tables, Sample, "parts.crc32")
+    with pytest.raises(OldTable, match=r"without parts\.crc32:"):
+        tables.rows(Sample)
 
 
 def test_tables_work_on_an_object_store() -> None:

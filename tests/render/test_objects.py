@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from fourd.export.glb import write_animated_glb
-from fourd.export.gltf import read_glb
+from fourd.gltf import read_glb
 from fourd.objects.glb import as_seen, read_object
 from fourd.objects.placement import Silhouettes, Similarity
 from fourd.objects.static import StaticObject

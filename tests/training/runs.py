@@ -135,7 +135,8 @@ TRAINED = ("state_dict", "optimizer_states", "lr_schedulers", "ema", "global_ste
 def assert_same_training(ours: Run, theirs: Run) -> None:
     """The same weights, averages, optimizer and place in the data, bit for bit."""
     a, b = ours.state(), theirs.state()
-    assert [name for name in (*TRAINED, "ClipBatches") if not same(a[name], b[name])] == []
+    different = [name for name in (*TRAINED, "ClipBatches") if not same(a[name], b[name])]
+    assert not different, f"{different}: {a['global_step']} and {b['global_step']} steps"
 
 
 def assert_near_training(ours: Run, theirs: Run, tolerance: float = 2e-4) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.revoked import REVOKED, read_revoked
 from pipeline.storage import Store
+from pipeline.tables import check_columns
 
 INDEX = "samples.parquet"
 PIECE = re.compile(r"-\d{4}(?=\.tar$)")
@@ -24,6 +25,13 @@ SIDE_BY_SIDE = ("mv16", "ortho4")
 
 _TEXTS = ("key", "shard", "clip_id", "asset_id", "title", "action", "caption")
 """Columns of the index that a reader needs beside the parts."""
+_PART = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("num_bytes", pa.int64()), ("crc32", pa.int64())])
+_COLUMNS = (
+    *(pa.field(name, pa.string()) for name in (*_TEXTS, "split", "rig", "licence_class")),
+    *(pa.field(name, pa.int64()) for name in ("num_views", "num_frames", "offset")),
+    pa.field("parts", pa.list_(_PART)),
+)
+"""What is read of the index here; an index of an older version has less."""
 
 
 class BrokenSample(Exception):
@@ -89,7 +97,8 @@ class SampleIndex:
 
         Raises:
             FileNotFoundError: There is no index.
-            ValueError: The selection is no SQL, or selects nothing.
+            ValueError: The selection is no SQL, or selects nothing; or an older version packed the data set
+                (`OldTable`).
         """
         root, rows = selected_rows(root, selection)
         return cls(root, rows.select([*_TEXTS, "parts"]))
@@ -107,7 +116,7 @@ class SampleIndex:
 
         What is in the index no more stays as it was.
         """
-        now = pq.read_table(io.BytesIO(Store(self.root).read_bytes(INDEX)), columns=[*_TEXTS, "parts"])
+        now = _read_index(Store(self.root)).select([*_TEXTS, "parts"])
         both = pa.concat_tables([self._table, now.cast(self._table.schema)])
         place_of = {key: len(self) + place for place, key in enumerate(now["key"].to_pylist())}
         places = [place_of.get(key, place) for place, key in enumerate(self._table["key"].to_pylist())]
@@ -134,10 +143,16 @@ def selected_rows(root: str, selection: Selection) -> tuple[str, pa.Table]:
     store = Store(root)
     if not store.exists(INDEX):
         raise FileNotFoundError(f"no {INDEX} in {root}: run `mv4d pack`, or give the folder of the shards")
-    rows = _select(pq.read_table(io.BytesIO(store.read_bytes(INDEX))), read_revoked(store, REVOKED), selection)
+    rows = _select(_read_index(store), read_revoked(store, REVOKED), selection)
     if rows.num_rows == 0:
         raise ValueError(f"no sample of {root} is in the selection {selection}")
     return root, rows
+
+
+def _read_index(store: Store) -> pa.Table:
+    table = pq.read_table(io.BytesIO(store.read_bytes(INDEX)))
+    check_columns(f"{INDEX} in {store.root}", table, _COLUMNS)
+    return table
 
 
 def _select(samples: pa.Table, revoked: frozenset[str], selection: Selection) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.storage import Store
+from pipeline.tables import check_columns
 from training.data.index import Selection, selected_rows
 from training.data.order import Stream
 
@@ -25,7 +26,9 @@ def credited_rows(root: str, selection: Selection) -> pa.Table:
 
     Arguments and errors as of `SampleIndex.open`.
     """
-    return selected_rows(root, selection)[1].select(list(COLUMNS))
+    root, rows = selected_rows(root, selection)
+    check_columns(f"the index in {root}", rows, [pa.field(name, pa.string()) for name in COLUMNS])
+    return rows.select(list(COLUMNS))
 
 
 def times_shown(stream: Stream, start: int, end: int) -> np.ndarray:

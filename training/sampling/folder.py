@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import cast
 
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from pipeline.records import content_id
@@ -38,6 +40,8 @@ def load_pipeline(
     folder = Path(folder)
     _check_kind(folder)
     dtype = getattr(torch, compute)
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()  # one for each part that is loaded
     try:
         encoders = Encoders.load(folder, device=device, dtype=dtype)
         unet = MultiViewVideoUNet.from_pretrained(str(folder / "unet"), local_files_only=True, torch_dtype=dtype)

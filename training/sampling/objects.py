@@ -205,8 +205,6 @@ def views_from_clip(data: str, clip_id: str, num_views: int, *, first_view: int 
         rows = Tables(store).rows(Clip, "clip_id = ?", [clip_id])
     except DamagedTable as error:
         raise ObjectError(data, "unreadable", str(error)) from error
-    except KeyError as error:
-        raise ObjectError(data, "unreadable", f"its clips are of an older version, without {error}") from error
     if not rows:
         advice = f"no clip {clip_id!r} in its tables: `mv4d stats --data {data} --sql 'SELECT clip_id FROM clips'`"
         raise ObjectError(data, "not_found", advice)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fourd.export.glb import triangles
-from fourd.export.gltf import Gltf, read_glb
+from fourd.gltf import Gltf, read_glb
 from fourd.objects.static import Primitive, StaticObject
 
 ZUP_FROM_YUP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])

@@ -15,7 +15,7 @@ import pytest
 
 from fourd.export.errors import ExportError
 from fourd.export.glb import GlbSettings, bounding_radius, write_animated_glb
-from fourd.export.gltf import Gltf, read_glb
+from fourd.gltf import Gltf, read_glb
 from fourd.objects.static import StaticObject
 from tests.fourd.export.objects import bent, static_of, turn_z, write_toy
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fourd.export.glb import bounding_radius
-from fourd.export.gltf import Gltf, read_glb
 from fourd.export.skeleton import SkeletonSettings, fit_skeleton
 from fourd.export.skinned_glb import write_skinned_glb
+from fourd.gltf import Gltf, read_glb
 from fourd.objects.static import StaticObject
 from tests.fourd.export.objects import bent, local_matrix, static_of, turn_z, write_toy
 from tests.fourd.export.test_glb import findings, in_blender

@@ -104,3 +104,12 @@ def test_welding_joins_equal_places_only() -> None:
     assert len(welded.positions) == 3
     assert welded.of_vertex[0] == welded.of_vertex[2]
     assert welded.of_vertex[1] != welded.of_vertex[3]
+
+
+def test_bridges_join_all_pieces_even_if_they_are_nearest_to_each_other_in_pairs() -> None:
+    # Two pairs of points: each point's nearest other piece is its partner.
+    positions = np.array([[0.0, 0, 0], [0.1, 0, 0], [5.0, 0, 0], [5.1, 0, 0]])
+    joined = bridged(positions, np.zeros((0, 2), dtype=np.int64))
+    nodes = spread_nodes(positions, joined, 4)
+    assert np.isfinite(nodes.weights).all()
+    assert {tuple(edge) for edge in joined} >= {(0, 1), (2, 3), (1, 2)}

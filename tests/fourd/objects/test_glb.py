@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fourd.export.gltf import read_glb
+from fourd.gltf import read_glb
 from fourd.objects.appearance import to_srgb
-from fourd.objects.errors import ObjectFileError
+from fourd.objects.errors import ObjectError
 from fourd.objects.glb import read_object, read_with_looks
 from fourd.objects.placement import Similarity
 from tests.fourd.objects.files import CORNERS, UV, chair, textured_square
@@ -224,9 +224,52 @@ def test_a_file_that_breaks_the_rules_is_refused_by_name(
     if reason is None:
         read_object(path)
         return
-    with pytest.raises(ObjectFileError, match=r"harm\.glb") as caught:
+    with pytest.raises(ObjectError, match=r"harm\.glb") as caught:
         read_object(path)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("scene",),
+        ("scenes", 0, "nodes", 0),
+        ("nodes", 0, "mesh"),
+        ("meshes", 0, "primitives", 0, "attributes", "POSITION"),
+        ("meshes", 0, "primitives", 0, "indices"),
+        ("accessors", 0, "bufferView"),
+        ("materials", 0, "pbrMetallicRoughness", "baseColorTexture", "index"),
+        ("textures", 0, "source"),
+        ("textures", 0, "sampler"),
+        ("images", 0, "bufferView"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("index", [-1, True])
+def test_an_index_counts_from_the_beginning(tmp_path: Path, place: tuple[str | int, ...], index: int) -> None:
+    """Python would take -1 for the last entry, and True for the second."""
+    tiny = textured_square(np.full((2, 2, 3), 100), sampler={})
+    for name in ("scenes", "nodes", "meshes", "bufferViews", "accessors", "textures", "samplers", "images"):
+        tiny.document[name] = [*tiny.document[name], *tiny.document[name][-1:]]
+    path = tiny.save(tmp_path / "a.glb")
+    read_object(path)
+    put(*place, index)(tiny.document)
+    with pytest.raises(ObjectError) as caught:
+        read_object(tiny.save(path))
+    assert caught.value.reason == "malformed"
+
+
+def test_each_of_several_primitives_has_its_own_vertices(tmp_path: Path) -> None:
+    """A square after a cube: unlike in number, so that none can stand for the other."""
+    tiny = TinyGltf()
+    tiny.node(mesh=tiny.cube())
+    tiny.document["meshes"].append({"primitives": [{"attributes": {"POSITION": tiny.accessor(CORNERS, "VEC3")}}]})
+    tiny.document["meshes"][-1]["primitives"][0]["indices"] = tiny.accessor([0, 1, 2, 0, 2, 3], "SCALAR")
+    tiny.node(mesh=1, translation=[0, 3, 0])
+    static = read_object(tiny.save(tmp_path / "a.glb"))
+    for part, points in zip(static.primitives, (CUBE, CORNERS), strict=True):
+        placed = np.asarray(points) @ part.object_from_primitive[:3, :3].T + part.object_from_primitive[:3, 3]
+        np.testing.assert_allclose(static.vertices[part.vertices], placed, atol=1e-6)
 
 
 def test_corners_beyond_the_vertices_are_refused(tmp_path: Path) -> None:
@@ -234,7 +277,7 @@ def test_corners_beyond_the_vertices_are_refused(tmp_path: Path) -> None:
     primitive = {"attributes": {"POSITION": tiny.accessor(CORNERS, "VEC3")}}
     tiny.document["meshes"].append({"primitives": [primitive | {"indices": tiny.accessor([0, 1, 4], "SCALAR")}]})
     tiny.node(mesh=0)
-    with pytest.raises(ObjectFileError, match="not there"):
+    with pytest.raises(ObjectError, match="not there"):
         read_object(tiny.save(tmp_path / "a.glb"))
 
 
@@ -244,7 +287,7 @@ def test_vertices_that_are_no_numbers_are_refused(tmp_path: Path, value: float) 
     points[3, 1] = value
     tiny = TinyGltf()
     tiny.node(mesh=tiny.cube(None, points))
-    with pytest.raises(ObjectFileError) as caught:
+    with pytest.raises(ObjectError) as caught:
         read_object(tiny.save(tmp_path / "a.glb"))
     assert caught.value.reason == "non_finite"
 
@@ -252,7 +295,7 @@ def test_vertices_that_are_no_numbers_are_refused(tmp_path: Path, value: float) 
 def test_the_limit_on_vertices_is_a_setting(tmp_path: Path) -> None:
     path = chair(tmp_path / "a.glb")
     assert len(read_object(path, max_vertices=32).vertices) == 32
-    with pytest.raises(ObjectFileError, match="32 vertices") as caught:
+    with pytest.raises(ObjectError, match="32 vertices") as caught:
         read_object(path, max_vertices=31)
     assert caught.value.reason == "too_many_vertices"
 
@@ -263,14 +306,14 @@ def test_a_long_chain_of_nodes_is_refused(tmp_path: Path) -> None:
     for _ in range(2000):
         above = tiny.node(above)
     tiny.node(above, mesh=tiny.cube())
-    with pytest.raises(ObjectFileError):
+    with pytest.raises(ObjectError):
         read_object(tiny.save(tmp_path / "a.glb"))
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     tiny = textured_square(np.zeros((2, 2, 3)))
     tiny.document["images"][0]["bufferView"] = tiny.view(png(60_000, 60_000))
-    with pytest.raises(ObjectFileError) as caught:
+    with pytest.raises(ObjectError) as caught:
         read_object(tiny.save(tmp_path / "a.glb"))
     assert caught.value.reason in ("too_large", "malformed")
 
@@ -279,7 +322,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None
 def test_what_is_no_glb_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.glb"
     path.write_bytes(content)
-    with pytest.raises(ObjectFileError) as caught:
+    with pytest.raises(ObjectError) as caught:
         read_object(path)
     assert caught.value.reason == "malformed"
 
@@ -300,7 +343,7 @@ def test_whatever_the_json_says_the_answer_is_an_object_or_a_refusal(tmp_path: P
     tiny.document = document
     try:
         static = read_object(tiny.save(tmp_path / "a.glb"))
-    except ObjectFileError:
+    except ObjectError:
         return
     assert np.isfinite(static.vertices).all()
     assert np.isfinite(static.colors).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fourd.gaussians import Gaussians
-from fourd.objects.errors import ObjectFileError
+from fourd.objects.errors import ObjectError
 from fourd.objects.loading import load_object
 from fourd.objects.ply import write_ply
 from fourd.objects.static import StaticObject
@@ -38,6 +38,6 @@ def test_a_glb_is_a_mesh_and_a_ply_is_gaussians(tmp_path: Path) -> None:
 def test_other_files_are_refused_with_what_to_do(tmp_path: Path, name: str, reason: str, advice: str) -> None:
     if reason != "not_found":
         (tmp_path / name).write_bytes(b"dragon")
-    with pytest.raises(ObjectFileError, match=advice) as caught:
+    with pytest.raises(ObjectError, match=advice) as caught:
         load_object(tmp_path / name)
     assert caught.value.reason == reason

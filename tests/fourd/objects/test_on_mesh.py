@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from fourd.objects.glb import read_with_looks
-from fourd.objects.on_mesh import SH_C0, GaussiansOnMesh, OnMeshSettings, gaussians_on_mesh, turns_to
+from fourd.objects.on_mesh import GaussiansOnMesh, OnMeshSettings, gaussians_on_mesh, turns_to
+from fourd.rendering.spherical_harmonics import C0
 from tests.fourd.objects.files import chair, textured_square
 
 
 def colours(made: GaussiansOnMesh) -> np.ndarray:
-    return np.asarray(made.gaussians.sh[:, 0] * SH_C0 + 0.5)
+    return np.asarray(made.gaussians.sh[:, 0] * C0 + 0.5)
 
 
 def test_every_vertex_and_as_many_points_as_asked_for(tmp_path: Path) -> None:

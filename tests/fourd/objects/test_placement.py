@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fourd.objects.errors import ObjectFileError
+from fourd.objects.errors import ObjectError
 from fourd.objects.glb import as_seen, read_object, read_with_looks
 from fourd.objects.loading import gaussians_as_seen
 from fourd.objects.on_mesh import OnMeshSettings, gaussians_on_mesh
@@ -114,7 +114,7 @@ def test_views_of_something_else_are_refused(tmp_path: Path) -> None:
     views = seen(static.vertices.astype(np.float64), static.faces)
     stripes = np.zeros_like(views.alpha)
     stripes[:, ::16] = 1.0
-    with pytest.raises(ObjectFileError, match="do not show this object") as caught:
+    with pytest.raises(ObjectError, match="do not show this object") as caught:
         as_seen(static, dataclasses.replace(views, alpha=stripes))
     assert caught.value.reason == "mismatch"
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fourd.gaussians import Gaussians
-from fourd.objects.errors import ObjectFileError
+from fourd.objects.errors import ObjectError
 from fourd.objects.ply import MAX_GAUSSIANS, read_ply, write_ply
 
 
@@ -170,7 +170,7 @@ def with_value(value: float, field: str) -> bytes:
     ],
 )
 def test_bad_files_are_refused_with_a_reason(tmp_path: Path, content: bytes, reason: str, words: str) -> None:
-    with pytest.raises(ObjectFileError) as caught:
+    with pytest.raises(ObjectError) as caught:
         read(tmp_path, content)
     assert caught.value.reason == reason
     assert words in str(caught.value)
@@ -179,7 +179,7 @@ def test_bad_files_are_refused_with_a_reason(tmp_path: Path, content: bytes, rea
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.ply", tmp_path):
-        with pytest.raises(ObjectFileError, match="not_found"):
+        with pytest.raises(ObjectError, match="not_found"):
             read_ply(path)
 
 
@@ -187,7 +187,7 @@ def test_a_header_that_lies_takes_no_memory(tmp_path: Path) -> None:
     many = [*FIELDS, *(f"extra_{index}" for index in range(900))]
     content = ply(np.ones((3, len(many))), fields=many, count=MAX_GAUSSIANS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ObjectFileError, match="cut off"):
+    with pytest.raises(ObjectError, match="cut off"):
         read(tmp_path, content)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; it claims 70 GB
 
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_read_or_refused(tmp_path: Path, make: Callable[[], by
     def check(content: bytes) -> None:
         try:
             gaussians = read(tmp_path, content)
-        except ObjectFileError:
+        except ObjectError:
             return
         assert all(bool(torch.isfinite(value).all()) for value in vars(gaussians).values())
 

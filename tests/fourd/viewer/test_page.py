@@ -22,6 +22,7 @@ from fourd.objects.static import StaticObject
 from fourd.viewer import __main__ as command
 from fourd.viewer.page import Shown, find_shown, write_page
 from pipeline.cameras import look_at_origin, project
+from tests.chromium import launched
 from tests.fourd.export.objects import bent, static_of, write_toy
 
 NUM_FRAMES, FPS = 8, 8.0
@@ -138,24 +139,14 @@ def test_an_empty_folder_and_a_file_that_is_not_there_are_told(
     for path, words in ((tmp_path, "has no .glb"), (tmp_path / "gone.glb", "does not exist")):
         with pytest.raises(SystemExit):
             command.main([str(path), "--no_open"])
-        assert words in capsys.readouterr().err.replace("\n", " ")
+        assert words in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    quiet = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
     # WebGL without a graphics card.
-    software = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium, args=["--headless", "--no-sandbox", *software, *quiet]
-        )
-        yield launched
-        launched.close()
+    with launched("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist") as browser:
+        yield browser
 
 
 Open = Callable[..., Any]
@@ -264,8 +255,9 @@ def test_time_runs_as_fast_as_it_should(open_page: Open, folder: Path) -> None:
     gone = """async (speed) => {
         viewer.setSpeed(speed); viewer.seek(0); viewer.setPlaying(true);
         await new Promise((done) => setTimeout(done, 300));
-        let [last, total, start] = [viewer.time, 0, performance.now()];
-        while (performance.now() - start < 1500) {
+        let [last, total, start, pictures] = [viewer.time, 0, performance.now(), 0];
+        // On a busy machine a picture takes long, and few of them say little.
+        for (; performance.now() - start < 1000 || pictures < 10; pictures++) {
             await new Promise(requestAnimationFrame);
             total += ((viewer.time - last) % viewer.duration + viewer.duration) % viewer.duration;
             last = viewer.time;
@@ -275,7 +267,7 @@ def test_time_runs_as_fast_as_it_should(open_page: Open, folder: Path) -> None:
         return total / seconds;
     }"""
     assert page.evaluate("viewer.duration") == NUM_FRAMES / FPS
-    for speed in (1, 0.25):
+    for speed in (0.5, 0.25):
         assert page.evaluate(gone, speed) == pytest.approx(speed, rel=0.25)
 
 

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.tables import OldTable
 from tests.training.data.conftest import CHOSEN
 from training.data.index import BrokenSample, SampleIndex, Selection, ShardReader
+from training.data.seen import credited_rows
 
 
 def test_every_sample_is_there_once_in_the_order_of_the_shards(published: Path) -> None:
@@ -84,6 +86,26 @@ def test_a_selection_that_cannot_be_is_refused(published: Path, selection: Selec
 def test_no_index_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="mv4d pack"):
         SampleIndex.open(str(tmp_path), CHOSEN)
+
+
+@pytest.mark.parametrize("column", ["caption", "rig", "parts"])
+def test_a_data_set_of_an_older_version_is_said_to_be_one(published: Path, tmp_path: Path, column: str) -> None:
+    folder = Path(shutil.copytree(published, tmp_path / "shards"))
+    whole = pq.read_table(folder / "samples.parquet")
+    index = SampleIndex.open(str(folder), CHOSEN)
+    pq.write_table(whole.drop_columns([column]), folder / "samples.parquet")
+    for read in (lambda: SampleIndex.open(str(folder), CHOSEN), index.moved):
+        with pytest.raises(
+            ValueError, match=rf"samples\.parquet in .*older version of mv4d, without {column}: make it"
+        ):
+            read()
+
+
+def test_credits_of_a_data_set_of_an_older_version(published: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(published, tmp_path / "shards"))
+    pq.write_table(pq.read_table(folder / "samples.parquet").drop_columns(["spdx"]), folder / "samples.parquet")
+    with pytest.raises(OldTable, match="without spdx:"):
+        credited_rows(str(folder), CHOSEN)
 
 
 def test_what_was_taken_down_after_packing_is_not_trained_on(published: Path, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_data_root_of_an_older_version_is_said_to_be_one(tmp_path: Path) -> No
     rendered(tmp_path)
     (fragment,) = (tmp_path / "tables" / "clips").glob("*.parquet")
     pq.write_table(pq.read_table(fragment).drop_columns(["backdrop"]), fragment)
-    with pytest.raises(ObjectError, match="older version, without 'backdrop'"):
+    with pytest.raises(ObjectError, match="older version of mv4d, without backdrop:"):
         views_from_clip(str(tmp_path), "ab12", 4)
 
 

@@ -46,7 +46,7 @@ class Gltf:
             ExportError: `malformed`: it points outside the file; `unsupported`: a kind that is not read here.
         """
         try:
-            entry = self.document["accessors"][accessor]
+            entry = self.document["accessors"][natural(accessor)]
             dtype, width = np.dtype(_DTYPES[entry["componentType"]]), _WIDTHS[entry["type"]]
             count = entry["count"]
             if "bufferView" in entry:
@@ -66,7 +66,7 @@ class Gltf:
         return values
 
     def _strided(self, view: int, offset: int, count: int, dtype: np.dtype, width: int) -> np.ndarray:
-        entry = self.document["bufferViews"][view]
+        entry = self.document["bufferViews"][natural(view)]
         if entry.get("extensions"):
             raise ExportError("unsupported", f"{self.path}: compressed; write it as a GLB without compression")
         if entry["buffer"] != 0 or "uri" in self.document["buffers"][0]:
@@ -194,6 +194,17 @@ class Gltf:
             file.write(struct.pack("<II", len(text), _JSON) + text)
             file.write(struct.pack("<II", len(self.binary), _BIN) + self.binary)
         return size
+
+
+def natural(number: Any) -> int:
+    """An index as it stands in a file; Python would take -1 for the last entry.
+
+    Raises:
+        IndexError: It is none.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise IndexError(f"{number!r} is no index")
+    return number
 
 
 def read_glb(path: Path) -> Gltf:

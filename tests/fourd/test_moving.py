@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fourd.moving import Drawing, MovingGaussians, averaged
+from tests.fourd import bending_bar
+
+
+def pictures(model: MovingGaussians, size_px: int) -> tuple[Tensor, Tensor]:
+    video, frames, views = bending_bar.video(2), torch.tensor([0, 3]), torch.arange(2)
+    _, moved = model.motion(frames)
+    colors, alpha, _ = model.pictures(
+        moved, video.w2c(frames, views), video.camera_matrix(size_px), size_px, size_px, background=0.5
+    )
+    return colors, alpha
+
+
+def test_means_of_squares_of_pixels() -> None:
+    rows = torch.arange(2 * 4 * 6 * 1, dtype=torch.float64).reshape(2, 4, 6, 1)
+    found = averaged(rows, 2)
+    assert found.shape == (2, 2, 3, 1)
+    assert found[1, 1, 2, 0] == rows[1, 2:4, 4:6, 0].mean()
+    assert averaged(rows, 1) is rows
+
+
+def test_supersampled_pictures_are_means_of_finer_ones() -> None:
+    plain = bending_bar.true_model(300)
+    finer = MovingGaussians(plain.canonical, plain.field, Drawing(supersampling=3))
+    (colors, alpha), (fine_colors, fine_alpha) = pictures(finer, 20), pictures(plain, 60)
+    torch.testing.assert_close(colors, averaged(fine_colors, 3))
+    torch.testing.assert_close(alpha, averaged(fine_alpha[..., None], 3)[..., 0])
+
+
+def test_less_is_added_to_outlines() -> None:
+    plain = bending_bar.true_model(300)
+    sharp = MovingGaussians(plain.canonical, plain.field, replace(Drawing(), supersampling=2, eps2d=0.1))
+    assert pictures(sharp, 32)[1].sum() < 0.97 * pictures(plain, 32)[1].sum()
+
+
+@pytest.mark.parametrize("wrong", [{"supersampling": 0}, {"supersampling": 9}, {"eps2d": -0.1}])
+def test_drawings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="supersampling must be 1 to 8"):
+        Drawing(**wrong)  # type: ignore[arg-type]
