@@ -70,7 +70,7 @@ def test_actors_drivers_and_a_node_die_and_nothing_is_lost(
             command, cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as job:
             for who in victims:
-                wanted = num_done(data) + rng.randint(2, 12)
+                wanted = num_done(data) + rng.randint(1, 6)
                 deadline = time.monotonic() + 120
                 while num_done(data) < wanted and job.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.05)
