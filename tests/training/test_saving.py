@@ -163,13 +163,19 @@ def test_milestones_are_kept(shards: Path, tmp_path: Path) -> None:
     assert list(saved_steps(tmp_path / "checkpoints")) == [5, 4, 2]
 
 
+def train_on_one_thread(run: Run) -> None:
+    """As this process trains: sums over two threads are rounded otherwise."""
+    torch.set_num_threads(1)
+    run(checkpoints__every_n_steps=1)
+
+
 def kill_at_random(run: Run, rng: random.Random, num_kills: int) -> int:
     """Start the run again and again and kill it at any moment; returns how many checkpoints it was killed with."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.cli"])
     found = set()
     for _ in range(num_kills):
-        process = context.Process(target=run, kwargs={"checkpoints__every_n_steps": 1})
+        process = context.Process(target=train_on_one_thread, args=(run,))
         process.start()
         assert process.pid is not None
         begun = time.monotonic()
