@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,13 @@ from typing import Any
 
 import duckdb
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from curate.contact_sheet import SheetClip, SheetReject, SheetRule, SheetStep, sprite, write_contact_sheet
 from curate.decide import decision_query
 from curate.rules import Preset, Rule
 from curate.scores_view import SCORES, Scope, connect_scores, scores_query
 from pipeline.media import read_view
+from pipeline.progress_bar import OnProgress, progress_bar
 from pipeline.reasons import explain
 from pipeline.records import Clip
 from pipeline.revoked import deny_list
@@ -92,11 +91,14 @@ def write_report(
     if shown:
         logger.info("the page shows %s", shown)
     heading = settings.heading or os.path.basename(tables.store.path("").rstrip("/"))
-    with _page_file(tables.store, settings.out) as (file, name), _bar(len(rows), quiet) as advance:
+    with (
+        _page_file(tables.store, settings.out) as (file, name),
+        progress_bar("the page", "clips", quiet=quiet) as on_progress,
+    ):
         sheet_clips = _sheet_clips(tables.store, rows, clips, settings.thumb_px)
         write_contact_sheet(
             file,
-            clips=(advance(clip) for clip in sheet_clips),
+            clips=_counted(sheet_clips, len(rows), on_progress),
             rules=[_sheet_rule(rule) for rule in preset.rules],
             rejects=rejects,
             funnel=funnel,
@@ -262,15 +264,8 @@ def _page_file(store: Store, out: str) -> Iterator[tuple[Path, str]]:
         store.write_bytes(PAGE, path.read_bytes())
 
 
-@contextlib.contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Callable[[SheetClip], SheetClip]]:
-    """Passes clips through and counts them on a progress bar."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("pictures", total=total)
-
-        def advance(clip: SheetClip) -> SheetClip:
-            progress.advance(task)
-            return clip
-
-        yield advance
+def _counted(clips: Iterable[SheetClip], total: int, on_progress: OnProgress) -> Iterator[SheetClip]:
+    """The clips, each told of when the next one is asked for."""
+    for number, clip in enumerate(clips, start=1):
+        yield clip
+        on_progress(number, total)

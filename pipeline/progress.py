@@ -1,4 +1,7 @@
-"""A run's progress for a person: a live table on a terminal, plain lines elsewhere."""
+"""A run's progress for a person: a live table of its stages on a terminal, plain lines elsewhere.
+
+One piece of work that only counts is shown by `progress_bar.py`.
+"""
 
 import itertools
 import sys
@@ -11,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.progress_bar import duration
 from pipeline.runner import RunState, StageCount
 
 PLAIN_EVERY_S = 10.0
@@ -94,7 +98,7 @@ def _reasons(count: StageCount) -> str:
 
 
 def _elapsed(state: RunState) -> str:
-    return f"{_duration(time.monotonic() - state.started)} so far"
+    return f"{duration(time.monotonic() - state.started)} so far"
 
 
 def _eta(state: RunState) -> str:
@@ -114,12 +118,4 @@ def _eta(state: RunState) -> str:
         if following is not None:
             seen = following.waiting + following.running + following.done + following.resumed
             coming = seen + left * seen / max(1, finished)
-    return f", about {_duration(left_s / parallel)} left" if left_s else ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f", about {duration(left_s / parallel)} left" if left_s else ""

@@ -5,6 +5,7 @@ all frames is measured. How much a pixel costs is learned from assets that are s
 takes to load an asset. How far these disagree gives the interval.
 """
 
+import contextlib
 import math
 import time
 from collections import Counter, defaultdict
@@ -16,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from pipeline.cameras import pinhole
+from pipeline.progress_bar import progress_bar
 from pipeline.records import Animation, ClipPlan, Probe, Rejected
 from render.draw import Render, Shot, read_pictures
 from render.plan import AnimatedAsset, Plan
@@ -175,15 +176,14 @@ def calibrate(
     until = time.monotonic() + CALIBRATE_S
     child = child_for(render.blender)
     try:
-        for clip in track(
-            chosen, "drawing for the estimate", console=Console(stderr=True), disable=quiet, transient=True
-        ):
-            if time.monotonic() > until:
-                break
-            try:
-                trials.append(try_out(render, child, clip, truth))
-            except BadAsset:
-                continue
+        with progress_bar("drawing for the estimate", "clips", quiet=quiet) as on_progress:
+            on_progress(0, len(chosen))
+            for number, clip in enumerate(chosen, start=1):
+                if time.monotonic() > until:
+                    break
+                with contextlib.suppress(BadAsset):
+                    trials.append(try_out(render, child, clip, truth))
+                on_progress(number, len(chosen))
     finally:
         render.close()
     return trials

@@ -1,16 +1,15 @@
 """`mv4d pack` (`python -m shards`), and `lint`, `stats`, `takedown` and `attribution` (`python -m shards lint`, …)."""
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pipeline import dates
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
+from pipeline.progress_bar import progress_bar
 from pipeline.sole_driver import sole_driver
 from pipeline.storage import Store
 from pipeline.tables import Tables
@@ -47,7 +46,7 @@ def pack_main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         with sole_driver(tables.store):
-            with progress_bar("packing") as on_progress:
+            with progress_bar("packing", "clips") as on_progress:
                 report = Packer(tables, pick(PackSettings, namespace), on_progress=on_progress).pack()
             if report.num_samples:
                 papers = write_cards(tables, namespace.card)
@@ -74,7 +73,11 @@ def lint_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=str, default="data", help="Data root: a folder or an fsspec URL.")
     parser.add_class_arguments(LintSettings, None)
     namespace = parse(parser, arguments)
-    with progress_bar("reading") as on_progress:
+    with progress_bar("reading", "MB") as show:
+
+        def on_progress(done: int, total: int) -> None:
+            show(round(done / 1e6), round(total / 1e6))
+
         report = lint(Tables(Store(namespace.data)), pick(LintSettings, namespace), on_progress=on_progress)
     print_lint_report(report, Console())
     return EXIT_FINDINGS if report.findings else EXIT_OK
@@ -161,7 +164,7 @@ def takedown_main(arguments: Sequence[str] | None = None) -> int:
     if meant:
         tombstone(tables, [one.request for one in meant])
         console.print("no reader serves them any more", highlight=False)
-    with sole_driver(tables.store), progress_bar("rewriting") as on_progress:
+    with sole_driver(tables.store), progress_bar("rewriting", "tars") as on_progress:
         tombstone(tables, [])
         report = carry_out(tables, on=today, keep_evidence=namespace.keep_evidence, on_progress=on_progress)
     console.print(
@@ -210,15 +213,6 @@ def attribution_main(arguments: Sequence[str] | None = None) -> int:
     for name in write_attribution(out, entries, where):
         Console().print(out.path(name), highlight=False, soft_wrap=True)
     return EXIT_OK
-
-
-@contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal's error stream; gives the function to call with what is done and the total."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def print_pack_report(report: PackReport, console: Console) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
+from pipeline.progress_bar import progress_bar
 from pipeline.records import content_id
 from pipeline.revoked import REVOKED
 from pipeline.storage import Store
@@ -39,7 +40,6 @@ from training.data.latents import (
     variant_name,
 )
 from training.encoders import Encoders
-from training.progress import progress
 
 FRAGMENTS = "index"
 """The folder with the index of each tar."""
@@ -398,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             device=device,
             dtype=getattr(torch, namespace.compute),
         )
-        with progress("encoding", "samples") as on_progress:
+        with progress_bar("encoding", "samples") as on_progress:
             report = LatentWriter(namespace.data, namespace.out, encoders, settings, on_progress=on_progress).run()
     except (ValueError, FileNotFoundError) as error:
         usage_error(str(error))
