@@ -14,7 +14,7 @@ from fourd.export.keyframes import fewest_keys, interpolated, smoothed
 from fourd.export.normals import SurfaceFrame
 from fourd.gltf import Gltf, read_glb
 from fourd.objects.drawn import node_poses, triangles_of
-from fourd.objects.static import Primitive, StaticObject
+from fourd.objects.static import Primitive, StaticObject, bounding_radius
 
 STILL_SHARE = 0.1
 """Of the key tolerance: a vertex that a target moves by less is left out of it. The keys get the rest."""
@@ -113,12 +113,6 @@ def write_animated_glb(
         max_error=float(np.linalg.norm(written - tracks, axis=2).max(initial=0.0)) / radius,
         moving_nodes=tuple(moving),
     )
-
-
-def bounding_radius(vertices: np.ndarray) -> float:
-    """Radius of the sphere round the middle of the bounding box."""
-    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    return max(float(np.linalg.norm(vertices - middle, axis=1).max()), 1e-9)
 
 
 def check_tracks(static: StaticObject, tracks: np.ndarray, fps: float, radius: float) -> None:

@@ -5,14 +5,18 @@ from itertools import combinations
 
 import numpy as np
 
-from fourd.export.glb import bounding_radius
+from fourd.objects.static import bounding_radius
 
+MAX_BONES = 256
+"""What a byte numbers."""
 MAX_WEIGHTS = 4
 """What glTF's JOINTS_0 holds, and what every player reads."""
 FEWEST = 3
 """Vertices of a bone: how fewer turn cannot be told."""
 LEAST_WEIGHT = 1e-4
 """Weights below are rounding."""
+IN_VAIN = 4
+"""Splits in a row that leave no more bones than there have been, as what is split falls together again."""
 CHUNK = 4096
 """Vertices whose weights are solved for at a time."""
 
@@ -22,15 +26,16 @@ class SkeletonSettings:
     """How many bones, and how long they are fitted."""
 
     max_bones: int = 32
-    """Bones are added where the error is largest until there are so many."""
+    """Bones are added where the error is largest until there are so many. A file may have more: parts of the surface
+    that lie apart and move alike are one bone here, and get one each there."""
     tolerance: float = 0.005
     """Or until no vertex is further off at any frame: a share of the object's bounding radius."""
     num_rounds: int = 12
     """Of fitting weights and poses in turn."""
 
     def __post_init__(self) -> None:
-        if not (1 <= self.max_bones <= 256 and self.tolerance >= 0 and self.num_rounds >= 1):
-            raise ValueError(f"need 1..256 bones, a tolerance of at least 0 and at least one round, got {self}")
+        if not (1 <= self.max_bones <= MAX_BONES and self.tolerance >= 0 and self.num_rounds >= 1):
+            raise ValueError(f"need 1..{MAX_BONES} bones, a tolerance of at least 0 and at least one round, got {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +76,7 @@ def fit_skeleton(tracks: np.ndarray, settings: SkeletonSettings | None = None) -
     rest, allowed = tracks[0], settings.tolerance * bounding_radius(tracks[0])
     owner = np.zeros(len(rest), np.int64)
     best: Skeleton | None = None
-    best_error = np.inf
+    best_error, most_bones, in_vain = np.inf, 0, 0
     while True:
         owner = _clustered(tracks, owner)
         skeleton = _alternated(tracks, _rigid(tracks, owner), settings.num_rounds)
@@ -80,7 +85,9 @@ def fit_skeleton(tracks: np.ndarray, settings: SkeletonSettings | None = None) -
         if error < best_error:
             best, best_error = skeleton, error
         num_bones = int(owner.max()) + 1
-        if error <= allowed or num_bones >= min(settings.max_bones, len(rest)):
+        in_vain = 0 if num_bones > most_bones else in_vain + 1
+        most_bones = max(most_bones, num_bones)
+        if error <= allowed or num_bones >= min(settings.max_bones, len(rest)) or in_vain == IN_VAIN:
             assert best is not None
             return best
         owner = _split(rest, owner, distance.max(axis=0), allowed, settings.max_bones)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from fourd.export.glb import bounding_radius, check_tracks, describe, moving_parts, object_from_gltf
+from fourd.export.glb import check_tracks, describe, moving_parts, object_from_gltf
+from fourd.export.joints import Hierarchy, hang_together
 from fourd.export.skeleton import Skeleton, SkeletonSettings, fit_skeleton
 from fourd.gltf import Gltf, read_glb
 from fourd.objects.drawn import node_poses
-from fourd.objects.static import StaticObject
+from fourd.objects.static import StaticObject, bounding_radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class SkinnedReport:
     max_error: float
     """Largest distance of any vertex at any frame from the tracks, as a share of the radius."""
     mean_error: float
+    joint_error: float
+    """Largest distance, root mean square over the frames, by which a joint comes apart, as a share of the radius."""
 
 
 def write_skinned_glb(
@@ -30,9 +33,9 @@ def write_skinned_glb(
 ) -> SkinnedReport:
     """Write the object's own GLB with a skeleton fitted to its motion; everything else stays as it is.
 
-    Bones stand beside each other under one node, `skeleton`; frame t is at t / fps seconds, keys are linear. How near
-    they come to the tracks is in the report: what bends without bones, such as cloth, is better off with
-    `write_animated_glb`.
+    Bones form one tree under a node, `skeleton`, each with its own axis y from its joint towards its children's; they
+    are numbered from the root on. Frame t is at t / fps seconds, keys are linear. How near the bones come to the tracks
+    is in the report: what bends without bones, such as cloth, is better off with `write_animated_glb`.
 
     Args:
         static: The object; frame 0.
@@ -48,9 +51,10 @@ def write_skinned_glb(
     check_tracks(static, tracks, fps, radius)
     gltf = read_glb(static.source)
     nodes = moving_parts(static, gltf)
-    skeleton = fit_skeleton(tracks, settings)
+    fitted = fit_skeleton(tracks, settings)
+    skeleton, hierarchy = hang_together(fitted, static.vertices.astype(np.float64), static.faces)
     gltf.document.pop("animations", None)
-    rest, joints = _add_bones(gltf, static, skeleton, fps)
+    rest, joints = _add_bones(gltf, static, skeleton, hierarchy, fps)
     poses = node_poses(gltf)
     for node, primitives in nodes.items():
         binds = np.linalg.inv(rest) @ poses[node]
@@ -77,39 +81,74 @@ def write_skinned_glb(
         num_bones=skeleton.rotations.shape[1],
         max_error=float(distance.max()),
         mean_error=float(distance.mean()),
+        joint_error=float(hierarchy.apart.max()) / radius,
     )
 
 
-def _add_bones(gltf: Gltf, static: StaticObject, skeleton: Skeleton, fps: float) -> tuple[np.ndarray, list[int]]:
+def _add_bones(
+    gltf: Gltf, static: StaticObject, skeleton: Skeleton, hierarchy: Hierarchy, fps: float
+) -> tuple[np.ndarray, list[int]]:
     """Nodes for the bones with their animation; rest poses in the file's world, (B, 4, 4), and the nodes."""
     to_object = object_from_gltf(gltf, static)
     num_frames, num_bones = skeleton.translations.shape[:2]
     moves = np.tile(np.eye(4), (num_frames, num_bones, 1, 1))
     moves[..., :3, :3], moves[..., :3, 3] = skeleton.rotations, skeleton.translations
     moves = np.linalg.inv(to_object) @ moves @ to_object
-    rest = np.tile(np.eye(4), (num_bones, 1, 1))
-    for bone in range(num_bones):
-        share = (skeleton.weights * (skeleton.joints == bone)).sum(axis=1)
-        middle = (share[:, None] * static.vertices).sum(axis=0) / max(float(share.sum()), 1e-12)
-        rest[bone, :3, 3] = (np.linalg.inv(to_object) @ [*middle, 1.0])[:3]
-    world = moves @ rest
-    root = gltf.append("nodes", {"name": "skeleton"})
-    joints = [
-        gltf.append("nodes", {"name": f"bone {bone}", "translation": rest[bone, :3, 3].tolist()})
-        for bone in range(num_bones)
-    ]
-    gltf.document["nodes"][root]["children"] = joints
-    gltf.document["scenes"][gltf.document.get("scene", 0)]["nodes"].append(root)
-
-    quats = Rotation.from_matrix(world[..., :3, :3].reshape(-1, 3, 3)).as_quat().reshape(num_frames, num_bones, 4)
+    rest = _rest_poses(hierarchy, np.linalg.inv(to_object))
+    # Frame by frame and, last, at rest.
+    local = _by_parent(np.concatenate([moves @ rest, rest[None]]), hierarchy.parents)
+    quats = Rotation.from_matrix(local[..., :3, :3].reshape(-1, 3, 3)).as_quat().reshape(-1, num_bones, 4)
     for frame in range(1, num_frames):  # the short way from key to key
         quats[frame] *= np.where((quats[frame] * quats[frame - 1]).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
+
+    root = gltf.append("nodes", {"name": "skeleton"})
+    joints = [
+        gltf.append(
+            "nodes",
+            {
+                "name": f"bone {bone}",
+                "translation": local[-1, bone, :3, 3].tolist(),
+                "rotation": quats[-1, bone].tolist(),
+            },
+        )
+        for bone in range(num_bones)
+    ]
+    for bone, parent in enumerate(hierarchy.parents):
+        gltf.document["nodes"][joints[parent] if parent >= 0 else root].setdefault("children", []).append(joints[bone])
+    gltf.document["scenes"][gltf.document.get("scene", 0)]["nodes"].append(root)
+
     times = gltf.add_accessor((np.arange(num_frames) / fps).astype(np.float32), bounds=True)
     samplers, channels = [], []
     for bone, node in enumerate(joints):
-        for name, values in (("translation", world[:, bone, :3, 3]), ("rotation", quats[:, bone])):
+        for name, values in (("translation", local[:-1, bone, :3, 3]), ("rotation", quats[:-1, bone])):
             output = gltf.add_accessor(np.ascontiguousarray(values, np.float32))
             samplers.append({"input": times, "output": output, "interpolation": "LINEAR"})
             channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": name}})
     gltf.append("animations", {"name": "motion", "samplers": samplers, "channels": channels})
     return rest, joints
+
+
+def _rest_poses(hierarchy: Hierarchy, world_from_object: np.ndarray) -> np.ndarray:
+    """Bones at rest in the file's world, (B, 4, 4): at their heads, y towards their tails, z to the front."""
+    heads, tails = (
+        points @ world_from_object[:3, :3].T + world_from_object[:3, 3] for points in (hierarchy.heads, hierarchy.tails)
+    )
+    along = tails - heads
+    length = np.linalg.norm(along, axis=1, keepdims=True)
+    along = np.where(length > 1e-12, along / np.maximum(length, 1e-12), [0.0, 1.0, 0.0])
+    # A bone that itself points to the front has the top at its back.
+    front = np.where(np.abs(along[:, 2:]) < 0.9, [0.0, 0.0, 1.0], [0.0, -1.0, 0.0])
+    across = np.cross(along, front)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    rest = np.tile(np.eye(4), (len(heads), 1, 1))
+    rest[:, :3, :3] = np.stack([across, along, np.cross(across, along)], axis=-1)
+    rest[:, :3, 3] = heads
+    return rest
+
+
+def _by_parent(world: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Poses (T, B, 4, 4) in the space of the parent, where there is one."""
+    local = world.copy()
+    child = np.flatnonzero(parents >= 0)
+    local[:, child] = np.linalg.inv(world[:, parents[child]]) @ world[:, child]
+    return local
