@@ -1,13 +1,13 @@
 """How well are real animated assets found again from four views of their own renders?
 
-Of each clip of a data root that has ground-truth tracks, the mesh at frame 0 and four views are given. Views that were
-held out, and the vertices' true ways, are what it is scored by. The `cpu` preset is compared with itself without ARAP,
-and with the `4dgaussians` preset, whose steps are cut to the core-seconds that ours took. Without --data, clips are
-rendered first, from the real assets (MV4D_ASSETS) or the built-in samples. Results are JSON lines; what they hold is
-not done again.
+Of each clip of a data root that has ground-truth tracks, the asset itself as it stands at frame 0 (`mv4d object`) and
+four views are given. Views that were held out, and the vertices' true ways, are what it is scored by. The `cpu` preset
+is compared with itself without ARAP, and with the `4dgaussians` preset, whose steps are cut to the core-seconds that
+ours took. Without --data, clips are rendered first, from the real assets (MV4D_ASSETS) or the built-in samples. Results
+are JSON lines; what they hold is not done again, nor are objects that are there.
 
     OMP_NUM_THREADS=1 python -m benchmarks.reconstruct_real [--data DATA] [--out table.jsonl] [--clips 12]
-        [--methods ours without_arap 4dgaussians] [--pictures FOLDER]
+        [--objects FOLDER] [--methods ours without_arap 4dgaussians] [--pictures FOLDER]
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,21 @@ import torch
 from PIL import Image
 
 from benchmarks.measured import last_line, manifest, say
-from fourd.canonical import of_mesh
+from fourd.canonical import of_object
 from fourd.command import true_tracks
 from fourd.moving import MovingGaussians
+from fourd.objects.glb import ReadObject, read_with_looks
+from fourd.objects.on_mesh import OnMeshSettings, gaussians_on_mesh
+from fourd.objects.placement import Similarity
 from fourd.reconstruct import Reconstruction
-from fourd.scoring import score_tracks, score_views
+from fourd.scoring import score_surface_tracks, score_views
 from fourd.settings import ReconstructionSettings, load_settings
 from fourd.video import MultiViewVideo, find_clip, input_views, read_video
 from pipeline.media import GREY
 from pipeline.records import Asset, Clip, ClipPlan
 from pipeline.storage import Store
 from pipeline.tables import Tables
+from pipeline.truth_media import Tracks
 
 METHODS = ("ours", "without_arap", "4dgaussians")
 LEAST_PSNR_DB, MOST_TRACK_ERROR = 28.0, 0.02
@@ -49,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="", help="data root with tracks; built anew if not given")
     parser.add_argument("--out", type=Path, help="JSON lines, gone on with")
+    parser.add_argument("--objects", type=Path, help="folder for the assets as GLB, by clip")
     parser.add_argument("--clips", type=int, default=0, help="at most; 0 is all")
     parser.add_argument("--only", nargs="*", default=[], help="how names of assets begin")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -60,6 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mv4d-bench-") as folder:
         store = Store(arguments.data or built(Path(folder)))
         out = arguments.out or Path(folder) / "table.jsonl"
+        objects = arguments.objects or Path(folder)
         rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
         done = {(row["clip_id"], row["method"]): row for row in rows}
         for number, (name, clip_id) in enumerate(named_clips(store)):
@@ -74,7 +81,7 @@ def main() -> None:
                 if method == "4dgaussians" and not budget_s:
                     raise SystemExit("4dgaussians is given the time that ours took: name ours before it")
                 picture = arguments.pictures / f"{name}.png" if arguments.pictures and method == "ours" else None
-                found = scored(store, clip_id, method, budget_s, picture)
+                found = scored(case_of(store, clip_id, objects), method, budget_s, picture)
                 row = {"asset": name, "method": method, **found}
                 done[clip_id, method] = row
                 with open(out, "a") as file:
@@ -99,20 +106,47 @@ def named_clips(store: Store) -> list[tuple[str, str]]:
     return sorted((names[asset_of[clip.clip_id]], clip.clip_id) for clip in tables.rows(Clip))
 
 
-def scored(store: Store, clip_id: str, method: str, budget_s: float, picture: Path | None) -> dict[str, Any]:
-    """Fit a clip, and score it."""
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A clip to be found again."""
+
+    clip_id: str
+    read: ReadObject
+    """The asset as frame 0 shows it."""
+    truth: Tracks
+    video: MultiViewVideo
+    held_out: MultiViewVideo
+
+
+def case_of(store: Store, clip_id: str, objects: Path) -> Case:
+    """Read a clip and its asset, which is made a GLB of if it is not there."""
     clip = find_clip(store, clip_id)
     truth = true_tracks(store, clip)
     if truth is None:
         raise SystemExit(f"clip {clip_id} has no tracks: `mv4d render --passes tracks` adds them")
+    path = objects / f"{clip_id}.glb"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pipeline", "object", "--data", str(store.root), "--clip", clip_id]
+        subprocess.run([*command, "--out", str(path)], check=True, stdout=sys.stderr)
     views = input_views(clip)
     others = [view for view in range(clip.num_views) if view not in views]
-    video = read_video(store, clip, views)
-    held_out = read_video(store, clip, others[:: max(1, -(-len(others) // 8))])
+    return Case(
+        clip_id=clip_id,
+        read=read_with_looks(path, object_from_world=Similarity.of_clip(clip)),
+        truth=truth,
+        video=read_video(store, clip, views),
+        held_out=read_video(store, clip, others[:: max(1, -(-len(others) // 8))]),
+    )
+
+
+def scored(case: Case, method: str, budget_s: float, picture: Path | None) -> dict[str, Any]:
+    """Fit a clip, and score it."""
+    static, truth = case.read.static, case.truth
 
     def fit_of(settings: ReconstructionSettings) -> Reconstruction:
-        mesh = of_mesh(clip_id, truth.positions[0], truth.triangles, num_gaussians=settings.num_gaussians)
-        return Reconstruction(video, mesh, settings)
+        wanted = OnMeshSettings(num_points=settings.num_gaussians, on_vertices=False, seed=settings.seed)
+        return Reconstruction(case.video, of_object(static, gaussians_on_mesh(case.read, wanted)), settings)
 
     settings = settings_of(method)
     if method == "4dgaussians":
@@ -123,16 +157,18 @@ def scored(store: Store, clip_id: str, method: str, budget_s: float, picture: Pa
     model = fit.run()
     core_s = time.process_time() - began
     if picture is not None:
-        draw_beside(model, held_out, picture)
+        draw_beside(model, case.held_out, picture)
+    followed = model.tracks().numpy()
+    tracks = score_surface_tracks(followed, static.faces, static.vertices, truth.positions, truth.triangles)
     return {
-        "clip_id": clip_id,
+        "clip_id": case.clip_id,
         "core_s": round(core_s, 1),
         "steps": fit.step,
-        "size_px": video.size_px[0],
-        "num_vertices": len(truth.positions[0]),
-        "input": dataclasses.asdict(score_views(model, video)),
-        "held_out": dataclasses.asdict(score_views(model, held_out)),
-        "tracks": dataclasses.asdict(score_tracks(model.tracks().numpy(), truth.positions, truth.triangles)),
+        "size_px": case.video.size_px[0],
+        "num_vertices": len(static.vertices),
+        "input": dataclasses.asdict(score_views(model, case.video)),
+        "held_out": dataclasses.asdict(score_views(model, case.held_out)),
+        "tracks": dataclasses.asdict(tracks),
     }
 
 
@@ -155,9 +191,14 @@ def draw_beside(model: MovingGaussians, video: MultiViewVideo, path: Path) -> No
 def settings_of(method: str) -> ReconstructionSettings:
     """The preset, and what is changed in it."""
     if method == "4dgaussians":
-        # Drawn as ours is: both see the same pictures.
-        preset = load_settings("4dgaussians", ["num_gaussians=5000"])
-        return dataclasses.replace(preset, drawing=load_settings("cpu").drawing)
+        # Begun and drawn as ours is, by as many Gaussians, and both see the same pictures. Light is no part of it.
+        ours = load_settings("cpu")
+        return dataclasses.replace(
+            load_settings("4dgaussians"),
+            static=ours.static,
+            drawing=dataclasses.replace(ours.drawing, is_lit=False),
+            num_gaussians=ours.num_gaussians,
+        )
     return load_settings("cpu", ["weights.node_arap=0"] if method == "without_arap" else [])
 
 

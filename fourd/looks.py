@@ -1,12 +1,14 @@
 """Colours, opacities and sizes of Gaussians from pictures of frame 0."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fourd.canonical import nearest_gaussians
 from fourd.losses.pictures import mean_squared
 from fourd.moving import MovingGaussians
-from fourd.objects.on_mesh import SH_C0
+from fourd.rendering.spherical_harmonics import C0
 from fourd.settings import StaticSettings
 from fourd.video import MultiViewVideo
 
@@ -32,18 +34,13 @@ def fit_looks(
     rest_scales = model.canonical.gaussians.log_scales
     with torch.no_grad():
         _start_colors(model, videos[0])
-    looks = (model.sh, model.log_scales, model.opacity_logits)
+    given = model.sh.detach().clone()
+    smoothness = settings.change_smoothness if model.canonical.has_colors else settings.smoothness
+    looks = looks_of(model)
     fitted_later = [tensor.requires_grad for tensor in looks]
     for tensor in looks:
         tensor.requires_grad_(True)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [model.sh], "lr": settings.color_rate},
-            {"params": [model.log_scales], "lr": settings.size_rate},
-            {"params": [model.opacity_logits], "lr": settings.opacity_rate},
-        ],
-        eps=1e-15,
-    )
+    optimizer = torch.optim.Adam(look_groups(model, settings), eps=1e-15)
     error = torch.zeros(())
     for step in range(settings.steps):
         video = videos[step % len(videos)]
@@ -57,8 +54,9 @@ def fit_looks(
             at_rest, video.w2c(frames, views), video.camera_matrix(width), width, height, background=background
         )
         error = mean_squared(render, target)
-        rough = (model.sh[pairs[:, 0]] - model.sh[pairs[:, 1]]).square().mean()
-        loss = 100 * error + 100 * mean_squared(alpha, mask) + settings.smoothness * rough
+        change = model.sh - given
+        rough = (change[pairs[:, 0]] - change[pairs[:, 1]]).square().mean()
+        loss = 100 * error + 100 * mean_squared(alpha, mask) + smoothness * rough
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -67,6 +65,18 @@ def fit_looks(
         tensor.requires_grad_(is_fitted)
         tensor.grad = None
     return float(-10 * error.detach().clamp(min=1e-10).log10())
+
+
+def looks_of(model: MovingGaussians) -> list[Tensor]:
+    """What a fit of looks changes."""
+    looks: list[Tensor] = [model.sh, model.log_scales, model.opacity_logits]
+    return looks if model.light is None else [*looks, model.light]
+
+
+def look_groups(model: MovingGaussians, settings: StaticSettings) -> list[dict[str, Any]]:
+    """Looks with their learning rates, as torch's optimizers take them."""
+    rates = (settings.color_rate, settings.size_rate, settings.opacity_rate, settings.light_rate)
+    return [{"params": [tensor], "lr": rate} for tensor, rate in zip(looks_of(model), rates, strict=False)]
 
 
 def keep_looks(model: MovingGaussians, rest_scales: Tensor) -> None:
@@ -82,4 +92,4 @@ def _start_colors(model: MovingGaussians, video: MultiViewVideo) -> None:
         return
     rgba = video.rgba[0].float() / 255
     mean = (rgba[..., :3] * rgba[..., 3:]).sum(dim=(0, 1, 2)) / rgba[..., 3].sum().clamp(min=1)
-    model.sh[:, 0] = (mean - 0.5) / SH_C0
+    model.sh[:, 0] = (mean - 0.5) / C0

@@ -10,10 +10,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fourd.canonical import Canonical
-from fourd.export.files import written_beside
+from fourd.files import written_beside
 from fourd.gaussians import Gaussians
+from fourd.light import even_light, lit
 from fourd.motion.field import Motion, MotionField
 from fourd.rendering import rasterization
 from fourd.rendering.spherical_harmonics import C0
@@ -29,6 +31,8 @@ class Drawing:
     """Each pixel is the mean of so many across, and down."""
     eps2d: float = 0.3
     """Added to the variances of Gaussians on the picture, in (finer) pixels squared: see `rasterization`."""
+    is_lit: bool = False
+    """Colours on a mesh are base colours, under a light that is fitted with them: they change as the surface turns."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.supersampling <= 8 or self.eps2d < 0:
@@ -47,6 +51,9 @@ class MovingGaussians(nn.Module):
         self.sh = nn.Parameter(gaussians.sh.clone())
         self.opacity_logits = nn.Parameter(gaussians.opacity_logits.clone())
         self.log_scales = nn.Parameter(gaussians.log_scales.clone())
+        # Without a mesh no one knows where a Gaussian's surface faces.
+        is_lit = self.drawing.is_lit and canonical.faces is not None and gaussians.sh_degree == 0
+        self.light = nn.Parameter(even_light(gaussians.sh.device)) if is_lit else None
 
     def motion(self, frames: Tensor) -> tuple[Motion, Motion]:
         """Points and Gaussians at some frames; at frame 0 both are the object's own, bit by bit."""
@@ -65,13 +72,21 @@ class MovingGaussians(nn.Module):
         )
 
     def at_frame(self, frame: int) -> Gaussians:
-        """The Gaussians at one frame, without gradient."""
+        """The Gaussians at one frame, without gradient; light is that of frame 0, so that colours stay as they are."""
         with torch.no_grad():
             _, moved = self.motion(torch.tensor([frame], device=self.sh.device))
+            sh = self.sh.detach()
+            if self.light is not None:
+                normals = normals_of(self.canonical.gaussians.quats)
+                sh = (lit(self.base_colors(), self.light, normals[None])[0, :, None] - 0.5) / C0
         return Gaussians(
             means=moved.positions[0], quats=moved.quats[0], log_scales=moved.log_scales[0],
-            opacity_logits=self.opacity_logits.detach(), sh=self.sh.detach(),
+            opacity_logits=self.opacity_logits.detach(), sh=sh,
         )  # fmt: skip
+
+    def base_colors(self) -> Tensor:
+        """Colours of the first band, sRGB, not below 0. Shape (N, 3)."""
+        return (0.5 + C0 * self.sh[:, 0]).clamp(min=0)
 
     def tracks(self) -> Tensor:
         """Where the points are at all frames, without gradient. Shape (T, P, 3)."""
@@ -108,14 +123,20 @@ class MovingGaussians(nn.Module):
         finer = self.drawing.supersampling
         camera = camera * camera.new_tensor([[finer], [finer], [1]])
         degree = math.isqrt(self.sh.shape[1]) - 1
-        # Without bands above the first no direction counts, and the colour is known at once.
-        colors = self.sh if degree else (0.5 + C0 * self.sh[:, 0]).clamp(min=0)
+        # Without bands above the first the colour is known at once.
+        colors = self.sh if degree else self.base_colors()
+        colors = colors.expand(num_frames, *colors.shape)
+        if self.light is not None:
+            eyes = -(w2c[..., :3, :3].mT @ w2c[..., :3, 3:]).squeeze(-1)
+            # Shading pulls at nothing: outlines and colours say where things are, and it would double a step's time.
+            towards = eyes[:, :, None] - moved.positions.detach()[:, None]
+            colors = lit(self.base_colors(), self.light, normals_of(moved.quats.detach()), towards)
         rendered, alpha, _ = rasterization(
             moved.positions.contiguous(),
             moved.quats.contiguous(),
             moved.log_scales.exp().contiguous(),
             self.opacity_logits.sigmoid().expand(num_frames, -1).contiguous(),
-            colors.expand(num_frames, *colors.shape).contiguous(),
+            colors.contiguous(),
             w2c.contiguous(),
             camera.expand(num_frames, num_cameras, 3, 3).contiguous(),
             width * finer,
@@ -127,6 +148,12 @@ class MovingGaussians(nn.Module):
         )
         rendered, alpha = averaged(rendered, finer), averaged(alpha, finer)
         return rendered[..., :3], alpha[..., 0], rendered[..., 3] if with_depth else None
+
+
+def normals_of(quats: Tensor) -> Tensor:
+    """The z axes that quaternions of any length but zero turn to: across flat Gaussians. Shape (..., 3)."""
+    w, x, y, z = functional.normalize(quats, dim=-1).unbind(-1)
+    return torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], dim=-1)
 
 
 def averaged(pictures: Tensor, count: int) -> Tensor:

@@ -7,11 +7,15 @@ import torch
 
 from fourd.losses.pictures import ssim
 from fourd.moving import MovingGaussians
+from fourd.objects.sampling import nearest_on_surface
+from fourd.objects.static import bounding_radius
 from fourd.video import MultiViewVideo
 from pipeline.media import GREY
 
 NEAR = 0.02
 """Of the radius: a vertex that is nearer than this to its true place counts as right."""
+SAME_SURFACE = 0.005
+"""Of the radius: how far truth's vertices may lie off the object at frame 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,7 @@ class TrackScores:
     """Of vertices that belong to some face, frame 0 left out."""
 
     mean_error: float
-    """Mean distance to the true place, as a share of the radius of the sphere about frame 0's vertices."""
+    """Mean distance to the true place, as a share of the radius of the sphere round the box of frame 0's vertices."""
     share_near: float
     """Share of vertices times frames that are within 2 % of that radius."""
     still_error: float
@@ -93,8 +97,7 @@ def score_tracks(tracks: np.ndarray, truth: np.ndarray, faces: np.ndarray) -> Tr
         raise ValueError(f"tracks of shape {tracks.shape} cannot be scored against {truth.shape}")
     used = np.unique(faces)
     true, found = truth[:, used].astype(np.float64), tracks[:, used].astype(np.float64)
-    centre = (true[0].min(axis=0) + true[0].max(axis=0)) / 2
-    radius = float(np.linalg.norm(true[0] - centre, axis=1).max())
+    radius = bounding_radius(true[0])
     error = np.linalg.norm(found[1:] - true[1:], axis=-1) / radius
     still = np.linalg.norm(true[:1] - true[1:], axis=-1) / radius
     return TrackScores(
@@ -104,6 +107,52 @@ def score_tracks(tracks: np.ndarray, truth: np.ndarray, faces: np.ndarray) -> Tr
         radius=radius,
         num_vertices=len(used),
     )
+
+
+class SurfaceMismatch(ValueError):
+    """A surface that is not the one that truth is of: the message says how far off it is."""
+
+    reason = "mismatch"
+
+
+def score_surface_tracks(
+    model_tracks: np.ndarray,
+    object_faces: np.ndarray,
+    object_rest: np.ndarray,
+    truth_positions: np.ndarray,
+    truth_faces: np.ndarray,
+) -> TrackScores:
+    """Score where a surface with vertices of its own went: truth's vertices are found on it at frame 0, and followed.
+
+    Of pieces that lie on each other at frame 0, and part, truth's vertices may follow either.
+
+    Args:
+        model_tracks: Of the object's vertices, shape (T, V, 3).
+        object_faces: Shape (F, 3).
+        object_rest: The object's vertices at frame 0, in the space of the truth, shape (V, 3).
+        truth_positions: Shape (T, W, 3).
+        truth_faces: Shape (G, 3).
+
+    Raises:
+        SurfaceMismatch: A vertex of the truth is further than 0.5 % of the radius from the object: it is another one,
+            or in another pose.
+        ValueError: The shapes differ.
+    """
+    used = np.unique(truth_faces)
+    if not len(used) or not len(object_faces):
+        raise ValueError("a surface without faces has no tracks to be scored")
+    rest = truth_positions[0][used].astype(np.float64)
+    found = nearest_on_surface(rest, object_rest.astype(np.float64), object_faces)
+    off = float(found.distances.max()) / bounding_radius(rest)
+    if off > SAME_SURFACE:
+        raise SurfaceMismatch(
+            f"the object is no frame 0 of the clip: truth has a vertex {off:.1%} of the radius off its surface; make "
+            "the object anew by `mv4d object --data DATA --clip CLIP`"
+        )
+    corners = model_tracks[:, object_faces[found.faces]].astype(np.float64)
+    tracks = np.zeros(truth_positions.shape)
+    tracks[:, used] = np.einsum("nc,tnci->tni", found.weights, corners)
+    return score_tracks(tracks, truth_positions, truth_faces)
 
 
 def _decibel(error: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What every motion field gives, and the hexplane field of Animate3D (Jiang et al. 2024, arXiv:2407.11398)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -90,9 +91,9 @@ class MotionField(nn.Module, ABC):
     def begin_frame(self, frame: int) -> None:
         """Called when a frame is first looked at, in order; a field may start it from those before."""
 
-    def penalties(self, frames: Tensor) -> dict[str, Tensor]:
-        """What the field's own form can be asked to keep small at some frames, by name; scalars."""
-        del frames
+    def penalties(self, frames: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """What the field's own form can be asked to keep small at some frames: those of the wanted that it has."""
+        del frames, wanted
         return {}
 
 
@@ -173,7 +174,7 @@ class HexplaneMotion(MotionField):
             {"params": list(self.global_turn_head.parameters()), "lr": self.settings.global_turn_rate},
         ]
 
-    def penalties(self, frames: Tensor) -> dict[str, Tensor]:
+    def penalties(self, frames: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """Those of 4DGaussians, of the planes as a whole: `plane_tv`, `time_smoothness`, `time_l1`."""
         del frames
-        return self.planes.penalties()
+        return {name: value for name, value in self.planes.penalties().items() if name in wanted}

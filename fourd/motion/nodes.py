@@ -3,6 +3,7 @@
 Beside the planes it has few numbers, each with a place and a frame, so that a fit can go from frame to frame.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,17 +108,19 @@ class NodeMotion(MotionField):
             {"params": [shift for level in levels for shift in level.shifts], "lr": self.settings.shift_rate},
         ]
 
-    def penalties(self, frames: Tensor) -> dict[str, Tensor]:
+    def penalties(self, frames: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """`node_arap`: what nodes do otherwise than their neighbours' turns say. `acceleration`: change of speed."""
         finest = self._levels()[-1]
-        places, quats = self.nodes_at(frames)[-1]
-        energy = arap_energy(finest.positions, places, finest.neighbours, rotations=matrix_of_quaternion(quats))
+        found = {}
+        if "node_arap" in wanted:
+            places, quats = self.nodes_at(frames)[-1]
+            energy = arap_energy(finest.positions, places, finest.neighbours, rotations=matrix_of_quaternion(quats))
+            found["node_arap"] = energy.mean(dim=1).sum()
         inner = frames[(frames > 0) & (frames < self.num_frames - 1)]
-        acceleration = energy.new_zeros(())
-        if len(inner):
+        if "acceleration" in wanted and len(inner):
             before, here, after = (self.nodes_at(inner + step)[-1][0] for step in (-1, 0, 1))
-            acceleration = (before - 2 * here + after).square().sum(dim=-1).mean()
-        return {"node_arap": energy.mean(dim=1).sum(), "acceleration": acceleration}
+            found["acceleration"] = (before - 2 * here + after).square().sum(dim=-1).mean()
+        return found
 
     def _levels(self) -> list["_Level"]:
         return [level for level in self.levels if isinstance(level, _Level)]

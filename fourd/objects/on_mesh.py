@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from fourd.gaussians import Gaussians
 from fourd.objects.glb import ReadObject
-from fourd.objects.sampling import spread_over
+from fourd.objects.sampling import evenly_over
 from fourd.rendering.spherical_harmonics import C0
 
-SH_C0 = C0
-OVERLAP = 0.6
+OVERLAP = 0.5
 """Standard deviation of a Gaussian as a share of the distance to its neighbours: no gaps, little blur."""
 THICKNESS = 0.1
 """Of a flat Gaussian, along the normal, as a share of its width."""
@@ -47,12 +46,7 @@ class GaussiansOnMesh:
     vertices: NDArray[np.int64]
     """(N, 3): of the static object. One on a vertex has it three times."""
     weights: NDArray[np.float64]
-    """(N, 3), sum 1: mean = the weighted sum of the three vertices."""
-
-    def means_at(self, tracks: np.ndarray) -> NDArray[np.float64]:
-        """Where the Gaussians are when the vertices are at tracks of shape (..., V, 3). Shape (..., N, 3)."""
-        found: NDArray[np.float64] = np.einsum("nc,...nci->...ni", self.weights, tracks[..., self.vertices, :])
-        return found
+    """(N, 3), sum 1: the mean is where the three vertices are, weighted so, at every frame."""
 
 
 def gaussians_on_mesh(read: ReadObject, settings: OnMeshSettings | None = None) -> GaussiansOnMesh:
@@ -94,7 +88,7 @@ def gaussians_on_surface(
         ValueError: The faces have no area.
     """
     positions, faces = vertices.astype(np.float64), faces.astype(np.int64)
-    spread = spread_over(positions, faces, settings.num_points, seed=settings.seed)
+    spread = evenly_over(positions, faces, settings.num_points, seed=settings.seed)
     rgba = rgba_at(spread.faces, spread.weights)
     corners, weights = faces[spread.faces], spread.weights
     widths = np.full(settings.num_points, OVERLAP * spread.spacing)

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fourd.objects.placement import Similarity
+
 
 @dataclass(frozen=True, kw_only=True)
 class Primitive:
@@ -35,6 +37,11 @@ class StaticObject:
     colors: NDArray[np.float32]
     """(V, 3), sRGB in 0..1: texture, vertex colour and material together."""
     primitives: tuple[Primitive, ...]
-    scale: float
-    offset: NDArray[np.float64]
-    """(3,): vertices = scale * z-up world + offset."""
+    object_from_world: Similarity
+    """From the GLB's world, z up: where it was put, and how it was turned and scaled."""
+
+
+def bounding_radius(vertices: np.ndarray) -> float:
+    """Radius of the sphere round the middle of the bounding box, which shares and tolerances are of."""
+    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    return max(float(np.linalg.norm(vertices - middle, axis=1).max()), 1e-9)

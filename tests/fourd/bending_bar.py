@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from fourd.canonical import Canonical, of_mesh
+from fourd.light import even_light
 from fourd.motion.field import Motion, MotionField, Points
-from fourd.moving import MovingGaussians
+from fourd.moving import Drawing, MovingGaussians
 from fourd.video import MultiViewVideo
 from pipeline.cameras import look_at_origin, pinhole
 from pipeline.media import encode_strip, strip_name
@@ -31,10 +32,10 @@ def bar() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         for row in range(LENGTH - 1)
     ]  # fmt: skip
     quad = np.concatenate(quads)
-    caps = [np.stack([np.full(AROUND - 2, 0), ring[1:-1], ring[2:]], axis=1)]
+    caps = [np.stack([np.full(AROUND - 2, 0), ring[2:], ring[1:-1]], axis=1)]
     last = (LENGTH - 1) * AROUND
-    caps.append(np.stack([np.full(AROUND - 2, last), last + ring[2:], last + ring[1:-1]], axis=1))
-    faces = np.concatenate([quad[:, [0, 2, 1]], quad[:, [0, 3, 2]], *caps])
+    caps.append(np.stack([np.full(AROUND - 2, last), last + ring[1:-1], last + ring[2:]], axis=1))
+    faces = np.concatenate([quad[:, [0, 1, 2]], quad[:, [0, 2, 3]], *caps])
     colors = 0.5 + 0.4 * np.stack([np.sin(9 * along), np.sin(7 * along + 2 * angle), np.cos(angle)], axis=-1)
     return vertices, faces, colors.reshape(-1, 3)
 
@@ -64,10 +65,20 @@ class Bending(MotionField):
         return []
 
 
-def true_model(num_gaussians: int = 1500) -> MovingGaussians:
+def true_model(num_gaussians: int = 1500, drawing: Drawing | None = None) -> MovingGaussians:
     vertices, faces, colors = bar()
     canonical = of_mesh("bar", vertices, faces, num_gaussians=num_gaussians, colors=colors)
-    return MovingGaussians(canonical, Bending(canonical.points, NUM_FRAMES))
+    return MovingGaussians(canonical, Bending(canonical.points, NUM_FRAMES), drawing)
+
+
+def lit_model(drawing: Drawing) -> MovingGaussians:
+    """The true motion under a lamp above and to the left."""
+    model = true_model(drawing=drawing)
+    assert model.light is not None
+    with torch.no_grad():
+        model.light.copy_(0.7 * even_light())
+        model.light[2], model.light[3] = 0.9, 0.5
+    return model
 
 
 def canonical(num_gaussians: int = 700, *, colored: bool = True) -> Canonical:
@@ -76,7 +87,9 @@ def canonical(num_gaussians: int = 700, *, colored: bool = True) -> Canonical:
     return replace(made, points=Points.plain(made.points.positions))
 
 
-def video(num_views: int = 4, size_px: int = 48, first_deg: float = 0.0) -> MultiViewVideo:
+def video(
+    num_views: int = 4, size_px: int = 48, first_deg: float = 0.0, model: MovingGaussians | None = None
+) -> MultiViewVideo:
     azimuths = first_deg + np.arange(num_views) * 360 / num_views
     c2w = np.stack([look_at_origin(azimuth, 15.0, 3.0) for azimuth in azimuths]).astype(np.float32)
     empty = torch.zeros(NUM_FRAMES, num_views, size_px, size_px, 4, dtype=torch.uint8)
@@ -84,7 +97,7 @@ def video(num_views: int = 4, size_px: int = 48, first_deg: float = 0.0) -> Mult
         clip_id="bar", views=tuple(range(num_views)), rgba=empty, intrinsics=pinhole(40.0, size_px), fps=8.0,
         c2w=torch.from_numpy(c2w).expand(NUM_FRAMES, -1, -1, -1).clone(),
     )  # fmt: skip
-    model, views = true_model(), torch.arange(num_views)
+    model, views = model or true_model(), torch.arange(num_views)
     with torch.no_grad():
         for frame in range(NUM_FRAMES):
             frames = torch.tensor([frame])
@@ -98,23 +111,26 @@ def video(num_views: int = 4, size_px: int = 48, first_deg: float = 0.0) -> Mult
     return made
 
 
-def data_root(root: str, num_views: int = 8, size_px: int = 48) -> tuple[Store, Clip]:
-    """A data root with the bar as a clip and its tracks."""
-    shown = video(num_views, size_px)
+def data_root(
+    root: str, num_views: int = 8, size_px: int = 48, *, model: MovingGaussians | None = None, world_scale: float = 1.0
+) -> tuple[Store, Clip]:
+    """A data root with the bar, or another model of a mesh that bends, as a clip and its tracks."""
+    model = model or true_model()
+    shown = video(num_views, size_px, model=model)
     store = Store(root)
     folder = "clips/ba/bar0bar0bar0bar0"
     clip = Clip(
         clip_id="bar0bar0bar0bar0", animation_id="a", asset_id="b", rig="ring", quality="preview", num_views=num_views,
         num_frames=NUM_FRAMES, width=size_px, height=size_px, fps=8.0, seed=0, azimuth_deg=0.0, elevation_deg=15.0,
         view_names=tuple(f"view_{view:02d}" for view in range(num_views)), num_camera_frames=1,
-        c2w=tuple(shown.c2w[0].double().flatten().tolist()), intrinsics=shown.intrinsics, world_scale=1.0,
+        c2w=tuple(shown.c2w[0].double().flatten().tolist()), intrinsics=shown.intrinsics, world_scale=world_scale,
         world_centre=(0.0, 0.0, 0.0), folder=folder, parts=(), texture_limit_px=0, blender_version="", device="CPU",
         settings="{}", backdrop="",
     )  # fmt: skip
     for view in range(num_views):
         store.write_bytes(f"{folder}/{strip_name(view)}", encode_strip(shown.rgba[:, view].numpy()))
-    vertices, faces, _ = bar()
-    rest = torch.as_tensor(vertices)
+    rest, faces = model.canonical.points.positions.double(), model.canonical.faces
+    assert faces is not None
     positions = np.stack([bent(rest, frame).numpy() for frame in range(NUM_FRAMES)])
     none = np.zeros(len(faces), dtype=np.int64)
     store.write_bytes(f"{folder}/{TRACKS_NAME}", encode_tracks(positions, faces, none, none))

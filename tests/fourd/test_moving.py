@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fourd.canonical import of_gaussians
 from fourd.moving import Drawing, MovingGaussians, averaged
 from tests.fourd import bending_bar
 
@@ -43,3 +44,25 @@ def test_less_is_added_to_outlines() -> None:
 def test_drawings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="supersampling must be 1 to 8"):
         Drawing(**wrong)  # type: ignore[arg-type]
+
+
+def test_colors_follow_the_light_but_for_exported_ones_which_have_that_of_frame_0() -> None:
+    model = bending_bar.lit_model(Drawing(is_lit=True))
+    first, last = model.at_frame(0), model.at_frame(4)
+    assert torch.equal(first.sh, last.sh)
+    assert not torch.equal(first.means, last.means)
+    plain = MovingGaussians(replace(model.canonical, gaussians=first), model.field)
+    with torch.no_grad():
+        (own, alpha), (exported, _) = pictures(model, 48), pictures(plain, 48)
+    # Inside the outline: on the rim a Gaussian may show either side.
+    changed = [float((exported - own).abs()[frame][alpha[frame] > 0.98].mean()) for frame in (0, 1)]
+    assert changed[0] < 0.004
+    assert changed[1] > 0.01
+
+
+def test_gaussians_without_a_mesh_are_not_lit() -> None:
+    gaussians = bending_bar.canonical(50).gaussians
+    canonical = of_gaussians("bar", gaussians)
+    model = MovingGaussians(canonical, bending_bar.Bending(canonical.points, 5), Drawing(is_lit=True))
+    assert model.light is None
+    assert torch.equal(model.at_frame(3).sh, gaussians.sh)
