@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.cameras import check_cameras
 from pipeline.media import GREY, decode_strip, strip_name
 from pipeline.records import Clip
 from pipeline.storage import Store
@@ -172,7 +173,9 @@ def read_video(store: Store, clip: Clip, views: Sequence[int], *, size_px: int =
     width = size_px or clip.width
     if 4 * width * width * clip.num_frames * len(views) > LARGEST_BYTES:
         raise ClipError(
-            clip.clip_id, "too_large", f"over {LARGEST_BYTES >> 30} GiB of pictures; give --size_px or fewer --views"
+            clip.clip_id,
+            "too_large",
+            f"over {LARGEST_BYTES >> 30} GiB of pictures; give a smaller --size_px or fewer --views",
         )
     pictures = [_read_strip(store, clip, view, width) for view in views]
     rgba = torch.from_numpy(np.stack(pictures, axis=1))
@@ -205,19 +208,10 @@ def camera_poses(clip: Clip) -> NDArray[np.float64]:
             f"{given.size // 16} cameras do not match {clip.num_views} views of {clip.num_frames} frames; draw it anew",
         )
     poses = np.broadcast_to(given.reshape(wanted), (clip.num_views, clip.num_frames, 4, 4)).transpose(1, 0, 2, 3)
-    rotation = poses[..., :3, :3]
-    is_rigid = (
-        np.isfinite(poses).all()
-        and np.allclose(rotation @ rotation.swapaxes(-1, -2), np.eye(3), atol=1e-4)
-        and (np.linalg.det(rotation) > 0).all()
-        and np.allclose(poses[..., 3, :], (0, 0, 0, 1), atol=1e-6)
-    )
-    fx, fy, *_ = clip.intrinsics
-    if not is_rigid or not np.isfinite(clip.intrinsics).all() or min(fx, fy) <= 0:
-        raise ClipError(clip.clip_id, "cameras", "its cameras are no rigid poses with a focal length; render it anew")
-    # Depth of the origin: the object stands there.
-    if (-(rotation.swapaxes(-1, -2) @ poses[..., :3, 3:])[..., 2, 0] <= 0).any():
-        raise ClipError(clip.clip_id, "cameras", "a camera looks away from the object; render it anew")
+    try:
+        check_cameras(poses, clip.intrinsics)
+    except ValueError as error:
+        raise ClipError(clip.clip_id, "cameras", f"{error}; render it anew") from error
     return poses
 
 

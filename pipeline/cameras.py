@@ -38,6 +38,30 @@ def pinhole(fov_deg: float, size_px: int) -> tuple[float, float, float, float]:
     return float(focal), float(focal), size_px / 2, size_px / 2
 
 
+def check_cameras(c2w: np.ndarray, intrinsics: tuple[float, float, float, float]) -> None:
+    """Refuse what are no cameras of an object at the origin.
+
+    Args:
+        c2w: Shape (..., 4, 4).
+        intrinsics: fx, fy, cx, cy.
+
+    Raises:
+        ValueError: Poses are not rigid or not finite, there is no focal length, or a camera looks away.
+    """
+    rotation = c2w[..., :3, :3]
+    is_rigid = (
+        np.isfinite(c2w).all()
+        and np.allclose(rotation @ rotation.swapaxes(-1, -2), np.eye(3), atol=1e-4)
+        and (np.linalg.det(rotation) > 0).all()
+        and np.allclose(c2w[..., 3, :], (0, 0, 0, 1), atol=1e-6)
+    )
+    if not is_rigid or not np.isfinite(intrinsics).all() or min(intrinsics[:2]) <= 0:
+        raise ValueError("its cameras are no rigid poses with a focal length")
+    depth = -(rotation.swapaxes(-1, -2) @ c2w[..., :3, 3:])[..., 2, 0]
+    if (depth <= 0).any():
+        raise ValueError("a camera looks away from the object")
+
+
 def project(points: np.ndarray, c2w: np.ndarray, intrinsics: tuple[float, float, float, float]) -> np.ndarray:
     """Pixel x, pixel y and depth of world points.
 

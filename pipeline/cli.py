@@ -83,12 +83,20 @@ def command_parser(command: str, summary: str, examples: str) -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
-    """Parse a command line. `--dry-run` and `--dry_run` are the same."""
+    """Parse a command line. `--dry-run` and `--dry_run` are the same.
+
+    Raises:
+        SystemExit: Options are wrong, or a dataclass refuses a value; the message has been printed.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = [_underscored(argument) for argument in given]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return cast(Namespace, parser.instantiate(parser.parse_args(options)))
+        parsed = parser.parse_args(options)
+        try:
+            return cast(Namespace, parser.instantiate(parsed))
+        except ValueError as error:
+            usage_error(str(error))
 
 
 def _underscored(argument: str) -> str:

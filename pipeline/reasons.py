@@ -15,7 +15,7 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "noai": ("the author opted out of use by generative AI", "leave it out; the opt-out is honoured by default"),
     # ingest: the bytes
-    "not_found": ("the file or URL does not exist", "check the path; 404 and 410 are final"),
+    "not_found": ("the file or URL does not exist", "check the path or the URL; 404 and 410 are final"),
     "fetch_failed": (
         "the download failed after every retry",
         "run again later; see the detail for the last error",

@@ -168,3 +168,23 @@ class Store:
             copy = Path(folder) / os.path.basename(relative)
             self.fs.get_file(self.path(relative), str(copy))
             yield copy
+
+
+def check_folder(path: str | Path) -> None:
+    """Refuse a folder that nothing can be written to, before any work; nothing is made.
+
+    Args:
+        path: Of a folder that may be there, or be made; a URL is not looked at.
+
+    Raises:
+        ValueError: A file is in its place or in its way, or writing is not allowed.
+    """
+    if "://" in str(path):
+        return
+    there = Path(path).absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise ValueError(f"{path}: {there} is no folder; give another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: nothing may be written to {there}; give another --out")

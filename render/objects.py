@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, usage_error
 from pipeline.reasons import REASONS
 from pipeline.records import ClipPlan
-from pipeline.storage import Store
+from pipeline.storage import Store, check_folder
 from pipeline.tables import Tables
 from render.draw import Shot
 from render.protocol import NO_ACTION, Action, BadAsset, Bake, Baked, Convert, Converted, Loaded
@@ -111,6 +112,7 @@ def write_converted(child: BlenderChild, model: Path, out: Path, *, animation: s
     suffix = out.suffix[1:].lower()
     if suffix not in OTHER_FORMATS:
         raise ValueError(f"cannot write .{suffix}; there are: {', '.join(OTHER_FORMATS)}")
+    check_folder(out.parent)
     if model.suffix.lower() != ".glb":
         raise ValueError(f"{model}: only a GLB is converted; `mv4d object` makes a still one of any 3D file")
 
@@ -137,7 +139,7 @@ def loose_file(model: Path) -> Iterator[tuple[LooseFile, Store]]:
         BadAsset: It is not there, or its folder holds too much.
     """
     if not model.is_file():
-        raise BadAsset("not_found", str(model))
+        raise BadAsset("not_found", "it is a folder" if model.is_dir() else "there is no such file")
     suffix = safe_suffix(model.suffix[1:].lower())
     with tempfile.TemporaryDirectory(prefix="mv4d-model-") as folder:
         tar_path, digest = Path(folder) / "model.tar", hashlib.sha256()
@@ -207,6 +209,7 @@ def object_main(arguments: Sequence[str] | None = None) -> int:
         usage_error("--frame is of an --animation or of a --clip")
     child = child_for(options.blender)
     try:
+        check_folder(out.parent)
         if options.clip:
             plan = _plan_of(options.data, options.clip)
             _, baked = write_still(child, plan, Store(options.data), out, at=Moment.of_clip(plan, options.frame))
@@ -218,7 +221,7 @@ def object_main(arguments: Sequence[str] | None = None) -> int:
                     at = Moment.of_action(loaded, options.animation, options.frame)
                 _, baked = write_still(child, file, store, out, at=at)
     except BadAsset as error:
-        return _refused(options.model or options.clip, error)
+        return refused(options.model or options.clip, error)
     except ValueError as error:
         usage_error(f"{options.model or options.clip}: {error}")
     finally:
@@ -246,7 +249,7 @@ def convert_main(arguments: Sequence[str] | None = None) -> int:
             child_for(options.blender), Path(options.model), Path(options.out), animation=options.animation
         )
     except BadAsset as error:
-        return _refused(options.model, error)
+        return refused(options.model, error)
     except ValueError as error:
         usage_error(str(error))
     finally:
@@ -264,9 +267,10 @@ def _plan_of(data: str, clip_id: str) -> ClipPlan:
     return found[0]
 
 
-def _refused(name: str, error: BadAsset) -> int:
-    advice = REASONS[error.reason][1] if error.reason in REASONS else ""
-    Console(stderr=True).print(f"[bold red]{error.reason}:[/] {name}: {error.detail}", highlight=False)
-    if advice:
-        Console(stderr=True).print(advice, highlight=False)
+def refused(name: str, error: BadAsset) -> int:
+    """Say why Blender turns a file away and what to do; returns the exit code."""
+    console = Console(stderr=True)
+    console.print(f"[bold red]{error.reason}:[/] {escape(name)}: {escape(error.detail)}", highlight=False)
+    if error.reason in REASONS:
+        console.print(REASONS[error.reason][1], highlight=False)
     return EXIT_FINDINGS

@@ -172,7 +172,8 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
         return set(order[: self.max_animations or None])
 
     def _clip_plan(self, probe: Probe, row: Animation) -> ClipPlan:
-        settings = self._clip_settings(row.animation_id)
+        look = self.look.for_clip(row.animation_id, self.rig, self.seed)
+        settings = pixel_settings(self.cameras, look, self.quality, self.size_px)
         clip_id = content_id(row.animation_id, self.rig, settings, self.seed)
         views = views_of(self.rig, self.cameras, clip_id)
         num_frames = RIGS[self.rig].num_frames or row.num_frames
@@ -202,12 +203,20 @@ class Plan(Stage[AnimatedAsset, ClipPlan]):
             memory_mb=drawing_mb(probe, size_px=self.size_px, num_frames=num_frames),
         )
 
-    def _clip_settings(self, animation_id: str) -> str:
-        """Everything but animation, rig and seed that decides the pixels, numbers instead of names."""
-        parts = {
-            "cameras": dataclasses.asdict(self.cameras),
-            "look": dataclasses.asdict(self.look.for_clip(animation_id, self.rig, self.seed)),
-            "quality": dataclasses.asdict(QUALITIES[self.quality]),
-            "size_px": self.size_px,
-        }
-        return json.dumps(parts, sort_keys=True)
+
+def pixel_settings(cameras: Cameras, look: Look, quality: QualityName, size_px: int) -> str:
+    """Everything but animation, rig and seed that decides the pixels, numbers instead of names: JSON of a `ClipPlan`.
+
+    Args:
+        cameras: As they were asked for.
+        look: Of this clip, as `Look.for_clip` gives it.
+        quality: Of drawing.
+        size_px: A side.
+    """
+    parts = {
+        "cameras": dataclasses.asdict(cameras),
+        "look": dataclasses.asdict(look),
+        "quality": dataclasses.asdict(QUALITIES[quality]),
+        "size_px": size_px,
+    }
+    return json.dumps(parts, sort_keys=True)

@@ -1,8 +1,6 @@
 """Views of an object that stands still: a clip of one frame, drawn as other clips are."""
 
-import dataclasses
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,8 @@ from pipeline.records import Clip, ClipPlan, Rejected, content_id
 from pipeline.storage import Store
 from pipeline.tables import Tables
 from render.draw import Render
-from render.look import QUALITIES, Look, QualityName
+from render.look import Look, QualityName
+from render.plan import pixel_settings
 from render.protocol import NO_ACTION, BadAsset
 from render.rigs import Cameras, RigName, views_of
 from render.supervisor import BlenderSettings
@@ -34,13 +33,8 @@ class StillViews:
     def plan(self, asset_id: str, blob: str) -> ClipPlan:
         """The plan of a GLB that stands still."""
         animation_id = content_id(asset_id, "still")
-        parts = {
-            "cameras": dataclasses.asdict(self.cameras),
-            "look": dataclasses.asdict(self.look.for_clip(animation_id, self.rig, 0)),
-            "quality": dataclasses.asdict(QUALITIES[self.quality]),
-            "size_px": self.size_px,
-        }
-        settings = json.dumps(parts, sort_keys=True)
+        look = self.look.for_clip(animation_id, self.rig, 0)
+        settings = pixel_settings(self.cameras, look, self.quality, self.size_px)
         clip_id = content_id(animation_id, self.rig, settings, 0)
         views = views_of(self.rig, self.cameras, clip_id)
         return ClipPlan(

@@ -11,18 +11,19 @@ from rich.console import Console
 from torch import Tensor
 
 from pipeline.cli import EXIT_OK, command_parser, parse, pick, usage_error
+from pipeline.progress_bar import progress_bar
 from pipeline.records import Clip
 from pipeline.running import absolute_root
 from pipeline.sole_driver import sole_driver
-from pipeline.storage import Store
+from pipeline.storage import Store, check_folder
 from training.cameras import camera_vectors
 from training.data.latents import Precision
-from training.progress import progress
 from training.sampling.clips import GRID, SHEET, ClipFiles, Wish, check_strip, is_there, write_clip
 from training.sampling.folder import fingerprint, load_pipeline
 from training.sampling.free_init import FreeInit
 from training.sampling.images import BACKGROUND, eight_bit
-from training.sampling.objects import CameraAngles, ObjectViews, views_from_clip, views_from_files
+from training.sampling.memory import check_clips
+from training.sampling.objects import MAX_SIDE_PX, CameraAngles, ObjectViews, views_from_clip, views_from_files
 from training.sampling.pipeline import MultiViewVideoPipeline
 
 
@@ -70,7 +71,7 @@ class Generator:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self._pipeline, self._store, self._settings, self._files = pipeline, Store(out), settings, files
+        self.pipeline, self._store, self._settings, self._files = pipeline, Store(out), settings, files
         self._batch_size = batch_size
         self._sampled = {**asdict(settings), "weights": fingerprint(pipeline)}
         device = pipeline.unet.device
@@ -80,9 +81,11 @@ class Generator:
         """The rows of the clips that are to be, without their files; their ids are known before they are sampled.
 
         Raises:
-            ValueError: A wish cannot be fulfilled by this pipeline.
+            ValueError: A wish cannot be fulfilled by this pipeline, or does not go into memory.
         """
-        self._check(wishes)
+        for wish in wishes:
+            height, width = wish.views.rgba.shape[1:3]
+            self.check(wish.views.named, wish.views.num_views, (width, height), min(self._batch_size, len(wishes)))
         frames = self._settings.num_frames
         return [self._files.row(wish, self._sampled, frames, self._device) for wish in wishes]
 
@@ -117,22 +120,35 @@ class Generator:
                 written.append(write_clip(self._store, row, wish.prompt, self._files.strips(wish.views, shown)))
         return written
 
-    def _check(self, wishes: Sequence[Wish]) -> None:
-        latent_px = self._pipeline.latent_px
-        for wish in wishes:
-            height, width = wish.views.rgba.shape[1:3]
-            if height % latent_px or width % latent_px:
-                nearest = max(1, round(height / latent_px)) * latent_px
-                raise ValueError(
-                    f"{wish.views.named}: pictures of {width} x {height} px; this pipeline takes multiples of "
-                    f"{latent_px}: say --size_px {nearest}"
-                )
-            check_strip(self._settings.num_frames, height)
+    def check(self, named: str, num_views: int, size_px: tuple[int, int], num_clips: int = 1) -> None:
+        """Refuse clips that this pipeline cannot make, before any work.
+
+        Args:
+            named: What they are made of, for the message.
+            num_views: Of each.
+            size_px: Width and height of their pictures.
+            num_clips: That are sampled at once.
+
+        Raises:
+            ValueError: They are of a size that does not do, or do not go into memory (`MemoryShort`).
+        """
+        latent_px, (width, height) = self.pipeline.latent_px, size_px
+        if height % latent_px or width % latent_px:
+            nearest = max(1, round(height / latent_px)) * latent_px
+            raise ValueError(
+                f"{named}: pictures of {width} x {height} px; this pipeline takes multiples of {latent_px}: say "
+                f"--size_px {nearest}"
+            )
+        check_strip(self._settings.num_frames, height)
+        check_clips(
+            self.pipeline, num_clips=num_clips, num_views=num_views, num_frames=self._settings.num_frames,
+            size_px=size_px, guided=self._settings.guidance != 1,
+        )  # fmt: skip
 
     def _frames(self, wishes: Sequence[Wish], on_step: Callable[[int, Tensor], None]) -> np.ndarray:
         """Shape (clip, view, frame, height, width, 3), uint8."""
         settings = self._settings
-        latents = self._pipeline(
+        latents = self.pipeline(
             [wish.prompt for wish in wishes],
             np.stack([wish.views.rgba for wish in wishes]),
             negative_prompt=settings.negative_prompt,
@@ -148,7 +164,7 @@ class Generator:
         ).frames
         if not bool(torch.isfinite(latents).all()):
             raise RuntimeError("the network's numbers are not finite: compute in float32 or bfloat16 (--compute)")
-        pictures = self._pipeline.decode_latents(latents)
+        pictures = self.pipeline.decode_latents(latents)
         return np.stack(eight_bit(pictures)).reshape(*pictures.shape[:3], *pictures.shape[-2:], 3)
 
 
@@ -217,12 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings, files = pick(SampleSettings, options), pick(ClipFiles, options)
     try:
         # What costs nothing is checked first: the pictures before the weights are read.
+        device, out = _device(options.device), absolute_root(options.out)
+        check_folder(out)
         wishes = wishes_of(_views(options), options.prompt, options.seed)
-        pipeline = load_pipeline(options.pipeline, device=_device(options.device), compute=options.compute)
-        out = absolute_root(options.out)
+        pipeline = load_pipeline(options.pipeline, device=device, compute=options.compute)
         generator = Generator(pipeline, out, settings, files, options.batch_size)
         rows = generator.rows(wishes)
-        with sole_driver(Store(out)), progress("sampling", "steps") as on_progress:
+        with sole_driver(Store(out)), progress_bar("sampling", "steps") as on_progress:
             written = {clip.clip_id for clip in generator.generate(wishes, on_progress)}
     except ValueError as error:
         usage_error(str(error))
@@ -248,8 +265,9 @@ def camera_options(parser: ArgumentParser) -> None:
 def _views(options: Namespace) -> ObjectViews:
     if bool(options.images) == bool(options.clip):
         raise ValueError("give the object either as --images or as --data with --clip")
-    if options.num_views < 1 or options.size_px < 0:
-        raise ValueError(f"need num_views >= 1 and size_px >= 0, got {options.num_views} and {options.size_px}")
+    if options.num_views < 1 or not 0 <= options.size_px <= MAX_SIDE_PX:
+        given = f"{options.num_views} and {options.size_px}"
+        raise ValueError(f"need num_views >= 1 and size_px in 0..{MAX_SIDE_PX}, got {given}")
     if options.images:
         angles = {name: tuple(getattr(options, name)) for name in ANGLES}
         views = views_from_files(options.images, options.num_views, pick(CameraAngles, options, **angles))

@@ -12,4 +12,4 @@ class ExportError(ValueError):
             message: The file, what is wrong with it, and what to do.
         """
         super().__init__(f"{message} [{reason}]")
-        self.reason = reason
+        self.reason, self.message = reason, message

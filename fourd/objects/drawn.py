@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fourd.export.errors import ExportError
 from fourd.gltf import Gltf, natural
 from fourd.objects.appearance import PLAIN, Material, Texture, materials_of
 from fourd.objects.errors import ObjectError
@@ -15,6 +16,8 @@ MAX_NODES = 100_000
 MAX_DEPTH = 500
 FARTHEST = 1e18
 """Coordinates beyond are not taken for numbers: their squares leave single precision."""
+FAULTS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading a document that breaks the rules may raise."""
 _UNPOSED = "has {}; run `mv4d object` on it, which poses it"
 _DRACO = "KHR_draco_mesh_compression"
 
@@ -82,11 +85,8 @@ def drawn_primitives(gltf: Gltf, max_vertices: int) -> list[DrawnPrimitive]:
         _refuse_too_many(gltf, poses, max_vertices)
         materials = materials_of(gltf)
         drawn = [part for node, world in poses.items() for part in _of_node(gltf, node, world, materials)]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, ObjectError):
-            raise
-        detail = f"breaks the rules of glTF ({type(error).__name__}: {error}); export it anew, or run `mv4d object`"
-        raise ObjectError(gltf.path, "malformed", detail) from error
+    except FAULTS as error:
+        raise _broken(gltf, error) from error
     if not sum(len(part.triangles) for part in drawn):
         raise ObjectError(gltf.path, "empty_mesh", "draws no triangle; there is nothing to move")
     return drawn
@@ -99,6 +99,48 @@ def _refuse_compressed(gltf: Gltf) -> None:
     if unknown:
         what = ", ".join(sorted(map(str, unknown)))
         raise ObjectError(gltf.path, "unsupported", f"needs {what}; run `mv4d object` on it")
+
+
+def check_shows(gltf: Gltf) -> None:
+    """Refuse a GLB of which a viewer would show nothing; skins, morph targets and meshopt are fine.
+
+    Raises:
+        ObjectError: It breaks the rules, draws no triangle, needs Draco, or has vertices that are no numbers.
+    """
+    num_corners = 0
+    try:
+        for node in node_poses(gltf):
+            if (mesh := gltf.document["nodes"][node].get("mesh")) is None:
+                continue
+            for part in gltf.document["meshes"][natural(mesh)]["primitives"]:
+                if part.get("mode", 4) >= 4:
+                    num_corners += _check_shown(gltf, node, part)
+    except FAULTS as error:
+        raise _broken(gltf, error) from error
+    if num_corners < 3:
+        raise ObjectError(gltf.path, "empty_mesh", "draws no triangle; there is nothing to show")
+
+
+def _check_shown(gltf: Gltf, node: int, part: dict[str, Any]) -> int:
+    """How many corners of triangles a primitive has."""
+    accessors, position = gltf.document["accessors"], natural(part["attributes"]["POSITION"])
+    if _DRACO in part.get("extensions", {}):
+        raise ObjectError(gltf.path, "unsupported", "compressed by Draco; run `mv4d object` on it")
+    view = gltf.document["bufferViews"][natural(accessors[position].get("bufferView", 0))]
+    if not view.get("extensions"):
+        bad = int((~np.isfinite(gltf.array(position)).all(axis=1)).sum())
+        if bad:
+            raise ObjectError(gltf.path, "non_finite", f"{bad} vertices of node {node} are no numbers; repair it")
+    return int(accessors[natural(part["indices"]) if "indices" in part else position]["count"])
+
+
+def _broken(gltf: Gltf, error: Exception) -> ObjectError:
+    if isinstance(error, ObjectError):
+        return error
+    if isinstance(error, ExportError):
+        return ObjectError.of_gltf(gltf.path, error)
+    detail = f"breaks the rules of glTF ({type(error).__name__}: {error}); export it anew, or run `mv4d object`"
+    return ObjectError(gltf.path, "malformed", detail)
 
 
 def node_poses(gltf: Gltf) -> dict[int, NDArray[np.float64]]:
@@ -174,6 +216,36 @@ def _refuse_too_many(gltf: Gltf, poses: dict[int, NDArray[np.float64]], max_vert
             "many; decimate the mesh (in Blender: the modifier Decimate)"
         )
         raise ObjectError(gltf.path, "too_many_vertices", detail)
+
+
+def check_size(gltf: Gltf, max_vertices: int) -> None:
+    """Refuse a GLB whose meshes have more points than that at different places, whatever poses, skins and nodes make
+    of them. A file that breaks the rules is let through: whoever reads it all has words for that.
+
+    Raises:
+        ObjectError: `too_many_vertices`.
+    """
+    meshes, places = gltf.document.get("meshes", []), 0
+    try:
+        numbers = {part["attributes"]["POSITION"] for mesh in meshes for part in mesh["primitives"]}
+        counts = {number: gltf.document["accessors"][natural(number)]["count"] for number in numbers}
+        # Vertices are split at seams, at hard edges once a face: only if there are many are places counted.
+        if sum(counts.values()) > max_vertices:
+            places = sum(_num_places(gltf.array(number)) for number in numbers)
+    except FAULTS:
+        return
+    if places > max_vertices:
+        detail = (
+            f"{places:,} vertices, the limit is {max_vertices:,}; decimate the mesh (in Blender: the modifier Decimate)"
+        )
+        raise ObjectError(gltf.path, "too_many_vertices", detail)
+
+
+def _num_places(positions: np.ndarray) -> int:
+    """How many of the rows differ, by a hash: comparing rows takes ten times as long."""
+    bits = (positions.astype(np.float32) + np.float32(0)).view(np.uint32).astype(np.uint64)
+    odd = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
+    return len(np.unique((bits * odd[: bits.shape[1]]).sum(axis=1, dtype=np.uint64)))
 
 
 def _of_node(gltf: Gltf, node: int, world: NDArray[np.float64], materials: list[Material]) -> Iterator[DrawnPrimitive]:

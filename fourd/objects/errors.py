@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from fourd.export.errors import ExportError
+
 Reason = Literal[
     "not_found",
     "unsupported",
@@ -30,3 +32,10 @@ class ObjectError(ValueError):
         """
         super().__init__(f"{named}: {detail} [{reason}]")
         self.reason = reason
+
+    @classmethod
+    def of_gltf(cls, path: Path, error: ExportError) -> "ObjectError":
+        """What the reader of GLBs said, with the file named once."""
+        kinds: dict[str, Reason] = {"too_large": "too_large", "unsupported": "unsupported"}
+        detail = error.message.removeprefix(str(path)).lstrip(": ")
+        return cls(path, kinds.get(error.reason, "malformed"), detail)

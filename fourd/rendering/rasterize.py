@@ -93,6 +93,32 @@ def rasterization(
     )  # fmt: skip
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that nothing can be rasterized on here, before any work.
+
+    Args:
+        name: `cpu`, or such as `cuda:0`.
+
+    Raises:
+        ValueError: There is no such device, or gsplat is not installed for it.
+    """
+    if name == "cpu":
+        return
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        advice = "leave out --device to use the processor"
+        raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]}); {advice}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: Gaussians are drawn on cpu or cuda only")
+    if device.type == "cuda":
+        try:
+            _gsplat()
+        except ImportError as error:
+            raise ValueError(f"--device {name}: {error}") from error
+
+
 _DEFAULTS: dict[str, Any] = {
     "packed": False, "tile_size": 16, "sparse_grad": False, "rasterize_mode": "classic", "channel_chunk": 32,
     "distributed": False, "camera_model": "pinhole", "segmented": False, "covars": None, "with_ut": False,

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fourd.export.errors import ExportError
 from fourd.export.splats import SUFFIX
-from fourd.objects.errors import ObjectError
 from fourd.viewer.page import find_shown, write_page
 from pipeline.cli import EXIT_OK, command_parser, parse, usage_error
+from pipeline.storage import check_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage_error(f"{path} does not exist")
     try:
         page = Path(options.out) if options.out else page_beside(path)
+        check_folder(page.parent)
+        if page.is_dir():
+            usage_error(f"{page} is a folder; give the page a name: --out {page / 'view.html'}")
         size = write_page(find_shown(path), page)
-    except (ExportError, ObjectError) as error:
+    except ValueError as error:
         usage_error(str(error))
     Console().print(f"{page} ({size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
     if not options.no_open and not webbrowser.open(page.resolve().as_uri()):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fourd.export.errors import ExportError
-from fourd.export.files import written_beside
 from fourd.export.splats import SUFFIX, SplatSequence, read_packed, splats_bytes
+from fourd.files import written_beside
 from fourd.gltf import read_glb
+from fourd.objects.drawn import check_shows
 from fourd.objects.ply import read_ply
 
 HERE = Path(__file__).parent
@@ -37,6 +38,7 @@ def find_shown(path: Path) -> Shown:
 
     Raises:
         ExportError: `unsupported`: nothing to show, or more than one; or what the files' readers raise.
+        ObjectError: A GLB or a .ply of which nothing can be shown.
         OSError: A file cannot be opened.
     """
     if path.is_dir():
@@ -45,7 +47,7 @@ def find_shown(path: Path) -> Shown:
         read_packed(path)
         return Shown(title=path.name.removesuffix(SUFFIX), splats=path.read_bytes())
     if path.suffix.lower() == ".glb":
-        read_glb(path)
+        check_shows(read_glb(path))
         return Shown(title=path.stem, glb=path.read_bytes())
     if path.suffix.lower() == ".ply":
         return Shown(title=path.stem, splats=_from_ply([path]))
@@ -66,6 +68,8 @@ def _in_folder(folder: Path) -> Shown:
     if not (sequences or meshes or clouds):
         message = f"{folder} has no .glb, no .ply and no *{SUFFIX}"
         raise ExportError("unsupported", f"{message}; give the folder that a reconstruction was written to")
+    for path in meshes:
+        check_shows(read_glb(path))
     splats = sequences[0].read_bytes() if sequences else _from_ply(clouds) if clouds else None
     if sequences:
         read_packed(sequences[0])

@@ -20,9 +20,11 @@ def convert(request: Convert) -> Converted:
     """Write one animation of a GLB in the format of the suffix, sampled at every frame.
 
     Raises:
-        BadAsset: It cannot be read, or has no such animation.
+        BadAsset: It cannot be read, has nothing to draw, or has no such animation.
     """
     file = open_file(request.path, "glb")
+    if not any(thing.type == "MESH" and thing.data.polygons for thing in bpy.data.objects):
+        raise BadAsset("no_mesh", "no face to draw")
     animations = Animations(file)
     names = [entry.name for entry in animations.all]
     if request.animation and request.animation not in names:

@@ -23,6 +23,7 @@ from render.blender.gltf_file import GltfFile, Json
 from render.protocol import BadAsset
 
 COPY = "readable.glb"
+_FLOAT = 5126
 MAX_DECODED_BYTES = 1 << 30
 """Of all compressed buffer views."""
 MAX_PIXELS = 256 << 20
@@ -41,19 +42,22 @@ def readable(path: str, folder: str) -> str:
         folder: Where the copy goes, over the last one.
 
     Raises:
-        BadAsset: `malformed`, `image_bomb`, `too_complex`, or `unsupported_extension` where a decoder is missing.
+        BadAsset: `malformed`, `non_finite`, `image_bomb`, `too_complex`, or `unsupported_extension` where a
+            decoder is missing.
     """
     try:
         file = gltf_file.read(path)
         changes = [change for needed, change in _CHANGES if needed(file.root)]
+        if not changes:
+            _refuse_no_numbers(file)
+            return path
     except _FAULTS:
         return path  # the importer has words for what is wrong with it
-    if not changes:
-        return path
     copy = os.path.join(folder, COPY)
     try:
         for change in changes:
             change(file)
+        _refuse_no_numbers(file)
         file.write(copy)
     except _FAULTS as error:
         raise BadAsset("malformed", f"its JSON or buffers do not hold together: {error!r}"[:500]) from error
@@ -101,6 +105,16 @@ def _check_indices(file: GltfFile) -> None:
             largest = file.numbers(primitive["indices"]).max(initial=0.0)
             if largest >= accessors[position]["count"]:
                 raise ValueError(f"index {largest:.0f} of {accessors[position]['count']} vertices")
+
+
+def _refuse_no_numbers(file: GltfFile) -> None:
+    """NaN and infinity in positions: Blender puts such a vertex at the origin and says nothing."""
+    accessors = file.listed("accessors")
+    parts = [part for mesh in file.listed("meshes") for part in mesh.get("primitives", [])]
+    used = {part.get("attributes", {}).get("POSITION") for part in parts}
+    for number in sorted(used - {None}):
+        if accessors[number]["componentType"] == _FLOAT and not np.isfinite(file.numbers(number)).all():
+            raise BadAsset("non_finite", f"accessor {number}, of positions, has NaN or infinity")
 
 
 def _has_pictures(root: Json) -> bool:

@@ -43,6 +43,25 @@ def test_what_a_killed_driver_left_half_written_is_swept_and_nothing_else(store:
         assert sorted(path.name for path in Path(store.root).rglob("*") if path.is_file()) == ["a.parquet", LOCK]
 
 
+def _refuse_after(store: Store, names: tuple[str, ...]) -> None:
+    for name in names:
+        store.write_bytes(name, b"work")
+    raise ValueError("refused")
+
+
+def test_a_folder_that_nothing_came_into_goes_again(tmp_path: Path) -> None:
+    for content in ((), ("a.parquet",)):
+        store = Store(str(tmp_path / "out" / "data"))
+        with pytest.raises(ValueError, match="refused"), sole_driver(store):
+            _refuse_after(store, content)
+        assert (tmp_path / "out").exists() == bool(content)
+    # What was there before stays, empty or not.
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="refused"), sole_driver(Store(str(tmp_path / "mine"))):
+        raise ValueError("refused")
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_an_object_store_has_no_lock() -> None:
     with sole_driver(Store("memory://lock-test")):
         assert not Store("memory://lock-test").exists(LOCK)

@@ -9,7 +9,8 @@ from scipy.spatial import cKDTree
 
 from fourd.export.glb import write_animated_glb
 from fourd.gltf import read_glb
-from fourd.objects.glb import as_seen, read_object
+from fourd.objects.glb import read_object, read_with_looks
+from fourd.objects.loading import find_place
 from fourd.objects.placement import Silhouettes, Similarity
 from fourd.objects.static import StaticObject
 from pipeline.records import ClipPlan
@@ -273,6 +274,7 @@ def test_the_object_of_a_clip_is_frame_0_of_its_tracks(store: Store, tables: Tab
     alpha = np.stack([example.alpha(view)[0] for view in range(4)]) / 255.0
     cameras = np.stack([example.c2w(view, 0) for view in range(4)])
     seen = Silhouettes(alpha=alpha, c2w=cameras, intrinsics=example.clip.intrinsics)
-    found = as_seen(read_object(out), seen)
+    loaded = read_with_looks(out)
+    found = loaded.put(find_place(out, loaded, seen, wanted="seen").object_from_file).static
     assert np.linalg.norm(found.vertices - static.vertices, axis=1).max() < 0.05
-    assert found.scale == pytest.approx(static.scale, rel=0.03)
+    assert found.object_from_world.scale == pytest.approx(static.object_from_world.scale, rel=0.03)

@@ -15,6 +15,7 @@ from training.checkpoints import CheckpointError
 from training.data.latents import Precision
 from training.encoders import LOADING_FAULTS, Encoders, hash_weights
 from training.model.unet import MultiViewVideoUNet
+from training.sampling.memory import check_weights
 from training.sampling.pipeline import MultiViewVideoPipeline
 
 INDEX = "model_index.json"
@@ -36,10 +37,12 @@ def load_pipeline(
 
     Raises:
         CheckpointError: It is another kind of folder, or a part is missing or damaged.
+        MemoryShort: Its weights do not go into memory.
     """
     folder = Path(folder)
     _check_kind(folder)
     dtype = getattr(torch, compute)
+    check_weights(folder, torch.device(device), dtype)
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()  # one for each part that is loaded
     try:
@@ -47,7 +50,9 @@ def load_pipeline(
         unet = MultiViewVideoUNet.from_pretrained(str(folder / "unet"), local_files_only=True, torch_dtype=dtype)
         scheduler = DDIMScheduler.from_pretrained(str(folder / "scheduler"), local_files_only=True)
     except LOADING_FAULTS as error:
-        raise CheckpointError(folder, "damaged", str(error)) from error
+        # The libraries' own advice is for programmers: what is wrong with the file comes first.
+        detail = f"{str(error).split('. If you')[0].strip()}; fetch or export the folder anew"
+        raise CheckpointError(folder, "damaged", detail) from error
     pipeline = MultiViewVideoPipeline(
         vae=encoders.vae,
         text_encoder=encoders.text_encoder,

@@ -13,16 +13,24 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pipeline.cameras import look_at_origin, pinhole
+from pipeline.cameras import check_cameras, look_at_origin, pinhole
 from pipeline.matting import cut_out, rim_colour
-from pipeline.media import read_view
+from pipeline.media import read_view, strip_name
 from pipeline.records import Clip, content_id
 from pipeline.storage import Store
 from pipeline.tables import DamagedTable, Tables
 from training.data.clips import choose_views
 
 Reason = Literal[
-    "not_found", "unreadable", "too_large", "wrong_count", "wrong_size", "no_transparency", "empty", "moving_cameras"
+    "not_found",
+    "unreadable",
+    "too_large",
+    "wrong_count",
+    "wrong_size",
+    "no_transparency",
+    "empty",
+    "moving_cameras",
+    "cameras",
 ]
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",)}
@@ -150,9 +158,14 @@ def views_from_files(paths: Sequence[str | Path], num_views: int, cameras: Camer
         ValueError: The angles do not go with the number of views.
     """
     files = [Path(path) for path in paths]
+    for path in files:
+        if not path.exists():
+            raise ObjectError(path, "not_found", "there is no such file or folder")
     named = files[0] if len(files) == 1 else files[0].parent
     if len(files) == 1 and files[0].is_dir():
         files = _pictures_in(files[0])
+    if not files:
+        raise ObjectError(named, "not_found", "there is no PNG, JPEG or WebP picture in it")
     if len(files) != num_views:
         found = f"{len(files)} pictures for {num_views} views: give one a view, or say --num_views {len(files)}"
         raise ObjectError(named, "wrong_count", found)
@@ -223,7 +236,7 @@ def views_from_clip(data: str, clip_id: str, num_views: int, *, first_view: int 
     if not 0 <= frame < clip.num_frames:
         raise ObjectError(named, "wrong_count", f"it has {clip.num_frames} frames, and no frame {frame}")
     views = choose_views(clip.num_views, num_views, first_view).tolist()
-    c2w = np.asarray(clip.c2w).reshape(clip.num_views, 4, 4)[views]
+    c2w = _cameras_of(clip, named)[views]
     return ObjectViews(
         object_id=clip.asset_id,
         named=named,
@@ -240,13 +253,25 @@ def views_from_clip(data: str, clip_id: str, num_views: int, *, first_view: int 
     )
 
 
+def _cameras_of(clip: Clip, named: str) -> np.ndarray:
+    if len(clip.c2w) != 16 * clip.num_views:
+        found = f"{len(clip.c2w) // 16} cameras do not match its {clip.num_views} views; draw it anew"
+        raise ObjectError(named, "cameras", found)
+    c2w = np.asarray(clip.c2w).reshape(clip.num_views, 4, 4)
+    try:
+        check_cameras(c2w, clip.intrinsics)
+    except ValueError as error:
+        raise ObjectError(named, "cameras", f"{error}; render it anew") from error
+    return c2w
+
+
 def _frame_of(store: Store, clip: Clip, view: int, frame: int, named: str) -> np.ndarray:
     try:
         rgba = read_view(store, clip, view)[frame]
     except FileNotFoundError as error:
-        raise ObjectError(named, "not_found", f"its view {view} is not there: {error}") from error
+        raise ObjectError(named, "not_found", f"its {strip_name(view)} is not there; render the clip anew") from error
     except ValueError as error:
-        raise ObjectError(named, "unreadable", f"its view {view}: {error}") from error
+        raise ObjectError(named, "unreadable", f"its {strip_name(view)}: {error}; render the clip anew") from error
     if rgba.shape[:2] != (clip.height, clip.width):
         raise ObjectError(named, "wrong_size", f"its view {view} is not as large as its row says")
     if clip.backdrop:
