@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fourd.export.files import written_beside
+from fourd.files import written_beside
 
 
 class CheckpointError(ValueError):

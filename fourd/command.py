@@ -10,25 +10,36 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fourd.canonical import Canonical, of_gaussians, of_mesh, of_object
 from fourd.export.errors import ExportError
-from fourd.export.files import written_beside
 from fourd.export.result import ExportSettings, export_result
+from fourd.files import written_beside
+from fourd.gaussians import Gaussians
 from fourd.moving import MovingGaussians, save_moving, save_tracks
-from fourd.objects.glb import read_with_looks
+from fourd.objects.glb import ReadObject
+from fourd.objects.loading import (
+    Placed,
+    Placement,
+    find_place,
+    hash_of,
+    load_object,
+    put,
+    read_placed,
+    write_placed,
+)
 from fourd.objects.on_mesh import OnMeshSettings, gaussians_on_mesh
-from fourd.objects.placement import Similarity
-from fourd.objects.ply import read_ply
+from fourd.objects.placement import Silhouettes, Similarity
 from fourd.objects.static import StaticObject
-from fourd.reconstruct import Reconstruction, Step
-from fourd.scoring import score_tracks, score_views
+from fourd.reconstruct import Reconstruction, Step, check_memory
+from fourd.rendering.rasterize import check_device
+from fourd.scoring import SurfaceMismatch, score_surface_tracks, score_tracks, score_views
 from fourd.settings import ReconstructionSettings, load_settings, preset_names
 from fourd.video import ClipError, MultiViewVideo, find_clip, input_views, read_video
 from pipeline.cli import EXIT_OK, command_parser, parse, pick, usage_error
+from pipeline.progress_bar import progress_bar
 from pipeline.records import Clip, Truth
-from pipeline.storage import Store
+from pipeline.storage import Store, check_folder
 from pipeline.tables import Tables
 from pipeline.truth_media import TRACKS_NAME, Tracks, read_tracks
 
@@ -37,6 +48,7 @@ logger = logging.getLogger("mv4d.fourd")
 GAUSSIANS = "gaussians.safetensors"
 TRACKS = "tracks.npz"
 METRICS = "metrics.json"
+PLACEMENT = "placement.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +62,11 @@ class ReconstructOptions:
     out: str
     """Folder for Gaussians, tracks, previews and metrics. The same command goes on with what is there."""
     object: str = ""
-    """The object at frame 0: a .glb of the clip's asset (`mv4d object`), or a splat .ply in the clip's space; empty
-    takes the clip's ground-truth mesh (`mv4d render --passes tracks`), without its colours."""
+    """The object at frame 0: a .glb (`mv4d object` makes one of any 3D file), or a splat .ply; empty takes the clip's
+    ground-truth mesh (`mv4d render --passes tracks`), without its colours."""
+    placement: Placement = "auto"
+    """Where the object stands. clip: where the clip puts its asset; a .ply is in the clip's space. seen: turn, size and
+    place are found from the outlines at frame 0. auto: the first if the outlines agree with it."""
     preset: str = "cpu"
     """How: a name or a YAML file."""
     views: str = ""
@@ -128,35 +143,45 @@ def reconstruct_clip(options: ReconstructOptions, settings: ReconstructionSettin
         ObjectError: The object cannot be moved.
         ReconstructionError: Both do not belong together, or memory would not do.
     """
-    if options.device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"there is no device {options.device!r} here; leave out --device to use the processor")
+    folder = Path(options.out)
+    check_device(options.device)
+    check_folder(folder)
     if options.threads:
         torch.set_num_threads(options.threads)
     store = Store(options.data)
     clip = find_clip(store, options.clip)
     views = _numbers(clip, options.views) or input_views(clip)
+    _check_memory(options, settings, clip, len(views))
     truth = true_tracks(store, clip)
-    canonical, static = _object(options, settings, clip, truth)
-    canonical = canonical.to(options.device)
+    loaded = load_object(Path(options.object)) if options.object else None
     video = read_video(store, clip, views, size_px=options.size_px).to(options.device)
-    folder = Path(options.out)
-    fit = Reconstruction(
-        video, canonical, settings, folder, static=_static_orbit(store, clip, options), identity=options.object
-    )
-    model = _run(fit, options)
+    orbit = _static_orbit(store, clip, options)
     held_out = _held_out(store, clip, views, options)
+    placed, static = None, None
+    if loaded is None:
+        canonical, identity = _true_mesh(clip, truth, settings), ""
+    else:
+        record, sha256 = folder / PLACEMENT, hash_of(Path(options.object))
+        placed = _place(options, clip, loaded, Silhouettes.of_frame_0(video, orbit), sha256)
+        canonical, static = _canonical(options, settings, put(loaded, placed.object_from_file))
+        identity = json.dumps([sha256, placed.matrix.tolist()])
+    fit = Reconstruction(video, canonical.to(options.device), settings, folder, static=orbit, identity=identity)
+    if placed is not None:
+        write_placed(placed, record, clip_id=clip.clip_id, sha256=sha256)
+    model = _run(fit, options)
     metrics = {
         "clip_id": clip.clip_id,
         "preset": settings.name,
         "input_views": list(views),
         "size_px": list(video.size_px),
+        "placement": placed.as_json() if placed else None,
         "steps": fit.step,
         "num_gaussians": len(canonical.gaussians),
         "settings": dataclasses.asdict(settings),
         "input": dataclasses.asdict(score_views(model, video)),
         "held_out": dataclasses.asdict(score_views(model, held_out)) if held_out else None,
         "held_out_views": list(held_out.views) if held_out else [],
-        "tracks": _track_scores(model, truth, options),
+        "tracks": _track_scores(model, truth, static),
     }
     save_moving(model, folder / GAUSSIANS, fps=clip.fps)
     save_tracks(model, folder / TRACKS, fps=clip.fps)
@@ -198,16 +223,37 @@ def true_tracks(store: Store, clip: Clip) -> Tracks | None:
     return tracks
 
 
-def _object(
-    options: ReconstructOptions, settings: ReconstructionSettings, clip: Clip, truth: Tracks | None
+def _check_memory(options: ReconstructOptions, settings: ReconstructionSettings, clip: Clip, num_views: int) -> None:
+    if options.device != "cpu":
+        return
+    width = options.size_px or clip.width
+    check_memory(
+        f"clip {clip.clip_id}", settings, num_frames=clip.num_frames, num_views=num_views,
+        size_px=(width, round(clip.height * width / max(clip.width, 1))), num_gaussians=settings.num_gaussians,
+    )  # fmt: skip
+
+
+def _place(
+    options: ReconstructOptions, clip: Clip, loaded: ReadObject | Gaussians, seen: Silhouettes, sha256: str
+) -> Placed:
+    """Where the object stands: as an earlier run found it, or found now."""
+    known = read_placed(Path(options.out) / PLACEMENT, clip_id=clip.clip_id, sha256=sha256)
+    if known is not None and options.placement in ("auto", known.how):
+        return known
+    told = Similarity.of_clip(clip) if isinstance(loaded, ReadObject) else Similarity.identity()
+    return find_place(Path(options.object), loaded, seen, told=told, wanted=options.placement)
+
+
+def _canonical(
+    options: ReconstructOptions, settings: ReconstructionSettings, loaded: ReadObject | Gaussians
 ) -> tuple[Canonical, StaticObject | None]:
-    path = Path(options.object)
-    if options.object and path.suffix.lower() == ".ply":
-        return of_gaussians(options.object, read_ply(path)), None
-    if options.object:
-        read = read_with_looks(path, object_from_world=Similarity.of_clip(clip))
-        wanted = OnMeshSettings(num_points=settings.num_gaussians, on_vertices=False, seed=settings.seed)
-        return of_object(read.static, gaussians_on_mesh(read, wanted)), read.static
+    if isinstance(loaded, Gaussians):
+        return of_gaussians(options.object, loaded), None
+    wanted = OnMeshSettings(num_points=settings.num_gaussians, on_vertices=False, seed=settings.seed)
+    return of_object(loaded.static, gaussians_on_mesh(loaded, wanted)), loaded.static
+
+
+def _true_mesh(clip: Clip, truth: Tracks | None, settings: ReconstructionSettings) -> Canonical:
     if truth is None:
         raise ClipError(
             clip.clip_id,
@@ -215,31 +261,26 @@ def _object(
             "no mesh is stored with it: `mv4d render --passes tracks` with the options it was drawn with adds one, "
             "or give --object",
         )
-    mesh = of_mesh(
+    return of_mesh(
         f"clip {clip.clip_id}",
         truth.positions[0],
         truth.triangles,
         num_gaussians=settings.num_gaussians,
         seed=settings.seed,
     )
-    return mesh, None
 
 
 def _run(fit: Reconstruction, options: ReconstructOptions) -> MovingGaussians:
-    if options.quiet:
-        return fit.run()
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[about]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("reconstruct", total=fit.num_steps, completed=fit.step, about="")
+    with progress_bar("reconstructing", "steps", quiet=options.quiet) as on_progress:
+        on_progress(fit.step, fit.num_steps)
+        model = fit.run(lambda step: on_progress(step.step, fit.num_steps, step_text(step)))
+        on_progress(fit.step, fit.step)  # a stage may end early
+    return model
 
-        def show(step: Step) -> None:
-            about = f"frame {step.newest_frame}, {step.psnr_db:.1f} dB, {step.rate:.1f} steps/s"
-            progress.update(task, completed=step.step, description=step.stage, about=about)
 
-        return fit.run(show)
+def step_text(step: Step) -> str:
+    """What a progress display says of a step."""
+    return f"frame {step.newest_frame}, {step.psnr_db:.1f} dB, {step.rate:.1f}/s"
 
 
 def _numbers(clip: Clip, text: str) -> tuple[int, ...]:
@@ -266,11 +307,18 @@ def _static_orbit(store: Store, clip: Clip, options: ReconstructOptions) -> Mult
     return read_video(store, clip, [view], size_px=options.size_px).to(options.device)
 
 
-def _track_scores(model: MovingGaussians, truth: Tracks | None, options: ReconstructOptions) -> dict[str, Any] | None:
-    # An object of the user's own has other vertices than the clip's.
-    if truth is None or options.object:
+def _track_scores(model: MovingGaussians, truth: Tracks | None, static: StaticObject | None) -> dict[str, Any] | None:
+    if truth is None or model.canonical.faces is None:
         return None
-    return dataclasses.asdict(score_tracks(model.tracks().cpu().numpy(), truth.positions, truth.triangles))
+    tracks = model.tracks().cpu().numpy()
+    if static is None:
+        return dataclasses.asdict(score_tracks(tracks, truth.positions, truth.triangles))
+    try:
+        found = score_surface_tracks(tracks, static.faces, static.vertices, truth.positions, truth.triangles)
+    except SurfaceMismatch as error:
+        logger.info("tracks are not scored: %s", error)
+        return None
+    return dataclasses.asdict(found)
 
 
 def print_metrics(metrics: dict[str, Any], console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fourd.export.errors import ExportError
-from fourd.export.files import written_beside
+from fourd.files import written_beside
 
 MAX_BYTES = 2 << 30
 """Largest GLB that is read or written; the format itself ends at 4 GiB."""
@@ -116,7 +116,7 @@ class Gltf:
         return self.append("accessors", entry)
 
     def add_attributes(self, blocks: list[np.ndarray], *, bounds: bool = False, **more: Any) -> list[int]:
-        """Accessors of vertex attributes, each (count, width), equally long, in one buffer view; their indices.
+        """Accessors of vertex attributes, each (count, width) and all of one type, in one buffer view; their indices.
 
         An attribute that is zero at most vertices is stored sparsely. Rows begin at multiples of four bytes.
         """

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fourd.canonical import Canonical
 from fourd.checkpoint import read_checkpoint, write_checkpoint
-from fourd.export.files import written_beside
-from fourd.looks import fit_looks, keep_looks
+from fourd.files import written_beside
+from fourd.looks import fit_looks, keep_looks, look_groups, looks_of
 from fourd.losses.arap import arap_energy
 from fourd.losses.perceptual import Lpips, load_lpips
 from fourd.losses.pictures import depth_roughness, mean_squared, psnr_db, shrunk
@@ -123,7 +123,11 @@ class Reconstruction:
         self.static, self.guidance = static, guidance
         if video.num_frames < 2:
             raise ReconstructionError(video.clip_id, "no_motion", "it has one frame; motion needs at least 2")
-        check_memory(video, canonical, settings)
+        if video.c2w.device.type == "cpu":
+            check_memory(
+                video.clip_id, settings, num_frames=video.num_frames, num_views=video.num_views, size_px=video.size_px,
+                num_gaussians=len(canonical.gaussians), num_points=len(canonical.points.positions),
+            )  # fmt: skip
         field = build_field(canonical, video.num_frames, settings)
         self.model = MovingGaussians(canonical, field, settings.drawing).to(video.c2w.device)
         check_overlap(self.model, video)
@@ -159,7 +163,7 @@ class Reconstruction:
     @property
     def num_steps(self) -> int:
         """At most."""
-        return sum(stage.steps for stage in self.settings.stages)
+        return sum(stage.num_steps(self.video.num_frames) for stage in self.settings.stages)
 
     def run(
         self,
@@ -269,10 +273,9 @@ class Reconstruction:
             energy = arap_energy(self.model.field.positions, points.positions, self.neighbours, sample=sample)
             reduced = energy.sum() if self.settings.arap_reduction == "sum" else energy.mean(dim=1).sum()
             losses["arap"] = weights.arap * reduced
-        for name, penalty in self.model.field.penalties(frames).items():
-            weight = getattr(weights, name)
-            if weight:
-                losses[name] = weight * penalty
+        wanted = [name for name, weight in vars(weights).items() if weight]
+        for name, penalty in self.model.field.penalties(frames, wanted).items():
+            losses[name] = getattr(weights, name) * penalty
         if stage.static_views and self.static is not None:
             losses |= self._static_losses(stage, generator)
         if self.guidance is not None:
@@ -346,7 +349,7 @@ class Reconstruction:
     def _share_done(self, stage: Stage) -> float:
         if stage.frames == "newest":
             return min(1.0, (self.stage_step % stage.steps_per_frame) / stage.steps_per_frame)
-        return self.stage_step / stage.steps
+        return self.stage_step / stage.num_steps(self.video.num_frames)
 
     def _rate_factor(self, stage: Stage) -> float:
         fall = 0.5 * (1 - math.cos(math.pi * self._share_done(stage)))
@@ -366,7 +369,7 @@ class Reconstruction:
         if self.newest < self.video.num_frames - 1:
             self.best_loss, self.best_step = math.inf, self.stage_step
         is_stuck = bool(stage.patience) and self.stage_step - self.best_step >= stage.patience
-        return self.stage_step >= stage.steps or is_stuck
+        return self.stage_step >= stage.num_steps(self.video.num_frames) or is_stuck
 
     def _next_stage(self) -> None:
         self.stage_index += 1
@@ -378,11 +381,9 @@ class Reconstruction:
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         groups = [{**group, "base": group["lr"]} for group in self.model.field.parameter_groups()]
         if stage.fits_looks:
-            static = self.settings.static
-            looks = ((self.model.sh, static.color_rate), (self.model.log_scales, static.size_rate),
-                     (self.model.opacity_logits, static.opacity_rate))  # fmt: skip
-            groups += [{"params": [tensor], "lr": rate / 10, "base": rate / 10} for tensor, rate in looks]
-        for tensor in (self.model.sh, self.model.log_scales, self.model.opacity_logits):
+            looks = look_groups(self.model, self.settings.static)
+            groups += [{**group, "lr": group["lr"] / 10, "base": group["lr"] / 10} for group in looks]
+        for tensor in looks_of(self.model):
             tensor.requires_grad_(stage.fits_looks)
         if isinstance(self.settings.field, NodeSettings):
             return UniformAdam(groups)
@@ -444,25 +445,42 @@ class Reconstruction:
             Image.fromarray(np.ascontiguousarray(pixels)).save(beside)
 
 
-def check_memory(video: MultiViewVideo, canonical: Canonical, settings: ReconstructionSettings) -> None:
-    """Refuse what would not fit into memory.
+def check_memory(
+    named: str,
+    settings: ReconstructionSettings,
+    *,
+    num_frames: int,
+    num_views: int,
+    size_px: tuple[int, int],
+    num_gaussians: int,
+    num_points: int = 0,
+) -> None:
+    """Refuse what would not fit into the processor's memory, before any of it is made.
+
+    Args:
+        named: The clip, for the message.
+        settings: Of the fit.
+        num_frames: Of the clip.
+        num_views: That are fitted to.
+        size_px: Width and height of their pictures.
+        num_gaussians: Of the object.
+        num_points: That the field moves; 0 if not known yet.
 
     Raises:
         ReconstructionError: It would not, by a rough count.
     """
-    per_step = max(min(stage.frames_per_step or video.num_frames, video.num_frames) for stage in settings.stages)
-    width, height = video.size_px
-    pictures = per_step * video.num_views * width * height * 80 * settings.drawing.supersampling**2
-    gaussians = per_step * len(canonical.gaussians) * (600 + 150 * video.num_views)
-    points = per_step * len(canonical.points.positions) * 900
-    needed_mb = (pictures + gaussians + points) / 2**20
+    per_step = max(min(stage.frames_per_step or num_frames, num_frames) for stage in settings.stages)
+    width, height = size_px
+    pictures = per_step * num_views * width * height * 80 * settings.drawing.supersampling**2
+    gaussians = per_step * num_gaussians * (600 + 150 * num_views)
+    needed_mb = (pictures + gaussians + per_step * num_points * 900) / 2**20
     free_mb = free_memory_mb()
-    if video.c2w.device.type == "cpu" and needed_mb > 0.9 * free_mb:
+    if needed_mb > 0.9 * free_mb:
         raise ReconstructionError(
-            video.clip_id,
+            named,
             "memory",
             f"a step would take about {needed_mb:,.0f} MB and {free_mb:,.0f} MB are free: give fewer --views, a "
-            "smaller --size_px or fewer Gaussians",
+            "smaller --size_px or fewer Gaussians (--set num_gaussians=...)",
         )
 
 

@@ -25,8 +25,11 @@ class StaticSettings:
     color_rate: float = 0.1
     size_rate: float = 0.01
     opacity_rate: float = 0.03
+    light_rate: float = 0.1
     smoothness: float = 0.02
     """Weight of differences between neighbours' colours, so that what no view shows looks as what is next to it."""
+    change_smoothness: float = 5.0
+    """The same where the object has colours, of what they are changed by."""
     always: bool = False
     """Fit objects that have colours too."""
 
@@ -65,8 +68,8 @@ class Stage:
     """Some steps in a row that go by the same rules."""
 
     name: str
-    steps: int
-    """At most."""
+    steps: int = 0
+    """At most; 0 gives each new frame its `steps_per_frame`, and then ends."""
     frames: FrameChoice = "all"
     """Which frames a step may look at. progressive: one more every `steps_per_frame`. newest: the latest of those and
     `num_earlier` before it."""
@@ -91,10 +94,16 @@ class Stage:
     tolerance: float = 0.002
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.steps_per_frame < 1 or min(self.frames_per_step, self.num_earlier, self.patience) < 0:
-            raise ValueError(f"a stage needs at least one step, and one for each frame, got {self}")
+        if min(self.steps, self.frames_per_step, self.num_earlier, self.patience) < 0 or self.steps_per_frame < 1:
+            raise ValueError(f"a stage needs at least one step for each frame, and no count below 0, got {self}")
+        if not self.steps and self.frames == "all":
+            raise ValueError(f"a stage of all frames needs steps, got {self}")
         if not 0 < self.gradient_share <= 1 or not 0 <= self.coarse_share <= 1:
             raise ValueError(f"gradient_share lies in 0..1 above 0, coarse_share in 0..1, got {self}")
+
+    def num_steps(self, num_frames: int) -> int:
+        """At most, in a clip of so many frames."""
+        return self.steps or self.steps_per_frame * (num_frames - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +158,18 @@ def load_settings(name_or_path: str, overrides: list[str] | None = None) -> Reco
     if name_or_path in preset_names():
         text = (_folder() / f"{name_or_path}.yaml").read_text()
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text()
+        try:
+            text = Path(name_or_path).read_text("utf-8")
+        except ValueError as error:
+            raise ValueError(f"{name_or_path}: a preset is a YAML file, and this is no text") from error
     else:
         raise ValueError(f"no preset {name_or_path!r}; there are {', '.join(preset_names())}, or give a YAML file")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ReconstructionSettings, "settings")
     try:
         given = yaml.safe_load(text)
+        if not isinstance(given, dict):
+            raise ValueError("a preset is a YAML file of names and values")
         for override in overrides or []:
             _put(given, override)
         made = parser.instantiate(parser.parse_object({"settings": given})).settings

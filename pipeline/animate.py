@@ -1,5 +1,6 @@
 """`mv4d animate`: a static model and a prompt in; an animated GLB, splats, videos and a page that plays them out."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Sequence
@@ -9,18 +10,19 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-from pipeline.cli import EXIT_FINDINGS, EXIT_OK, command_parser, parse, pick, usage_error
-from pipeline.reasons import REASONS
+from pipeline.cli import EXIT_OK, command_parser, parse, pick, usage_error
+from pipeline.progress_bar import progress_bar
 from pipeline.records import Clip
 from pipeline.sole_driver import sole_driver
-from pipeline.storage import Store
-from render.objects import loose_file, write_still
+from pipeline.storage import Store, check_folder
+from render.objects import loose_file, refused, write_still
 from render.protocol import BadAsset
 from render.still import StillViews, draw_still
 from render.supervisor import BlenderSettings, child_for, close_child
 
 if TYPE_CHECKING:
     from fourd.settings import ReconstructionSettings
+    from training.generate import Generator
     from training.sampling.pipeline import MultiViewVideoPipeline
 
 OBJECT, DATA = "object.glb", "data"
@@ -64,6 +66,8 @@ class AnimateOptions:
             raise ValueError('say what the model does: --prompt "a fox walks"')
         if self.refine_steps < 0 or self.refine_px < 16 or self.num_frames < 2:
             raise ValueError("need refine_steps >= 0, refine_px >= 16 and num_frames >= 2")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"the seed must lie in 0..2^63, got {self.seed}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,11 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         written = animate(Path(namespace.model), pick(AnimateOptions, namespace))
     except BadAsset as error:
-        console = Console(stderr=True)
-        console.print(f"[bold red]{error.reason}:[/] {namespace.model}: {error.detail}", highlight=False)
-        if error.reason in REASONS:
-            console.print(REASONS[error.reason][1], highlight=False)
-        return EXIT_FINDINGS
+        return refused(namespace.model, error)
     except ValueError as error:
         usage_error(str(error))
     console = Console(highlight=False, soft_wrap=True)
@@ -109,19 +109,56 @@ def animate(model: Path, options: AnimateOptions) -> list[Path]:
     settings = load_settings(options.preset)
     folder = Path(options.out)
     data = str(folder / DATA)
-    # What takes no time may fail at once: the weights before Blender, Blender before the network.
-    pipeline = _pipeline(options)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(data)
+    # What takes no time may fail at once: what the model's file says and the weights, Blender, then the network.
+    _check_model(model, settings, options)
+    generator = _generator(data, options)
     with sole_driver(Store(data)):
         still = _still(model, folder, data, options)
-        clip = _generated(pipeline, still, data, options)
-        return _reconstructed(pipeline, clip, settings, options)
+        clip = _generated(generator, still, data, options)
+        return _reconstructed(generator.pipeline, clip, settings, options)
 
 
-def _pipeline(options: AnimateOptions) -> "MultiViewVideoPipeline":
+def _check_model(model: Path, settings: "ReconstructionSettings", options: AnimateOptions) -> None:
+    from fourd.canonical import MAX_VERTICES
+    from fourd.export.errors import ExportError
+    from fourd.gltf import read_glb
+    from fourd.objects.drawn import check_size
+    from fourd.reconstruct import check_memory
+    from fourd.rendering.rasterize import check_device
+
+    if not model.is_file():
+        raise ValueError(f"{model}: there is no such file")
+    check_device(options.device)
+    if model.suffix.lower() == ".glb":
+        with contextlib.suppress(ExportError):  # Blender has words for what is no GLB
+            check_size(read_glb(model), MAX_VERTICES)
+    if options.device == "cpu":
+        size_px = (options.still.size_px, options.still.size_px)
+        check_memory(
+            str(model), settings, num_frames=options.num_frames, num_views=_num_views(options), size_px=size_px,
+            num_gaussians=settings.num_gaussians,
+        )  # fmt: skip
+
+
+def _generator(data: str, options: AnimateOptions) -> "Generator":
+    from training.generate import Generator, SampleSettings
+    from training.sampling.clips import ClipFiles
     from training.sampling.folder import load_pipeline
 
-    return load_pipeline(options.pipeline, device=options.device, compute=options.compute)
+    sampling = SampleSettings(
+        num_frames=options.num_frames, num_inference_steps=options.num_inference_steps, guidance=options.guidance
+    )
+    files = ClipFiles(fps=options.fps)
+    pipeline = load_pipeline(options.pipeline, device=options.device, compute=options.compute)
+    generator = Generator(pipeline, data, sampling, files)
+    size_px = (options.still.size_px, options.still.size_px)
+    generator.check(f"--still.size_px {options.still.size_px}", _num_views(options), size_px)
+    return generator
+
+
+def _num_views(options: AnimateOptions) -> int:
+    return options.still.plan("model", "").num_views
 
 
 def _still(model: Path, folder: Path, data: str, options: AnimateOptions) -> Clip:
@@ -132,24 +169,32 @@ def _still(model: Path, folder: Path, data: str, options: AnimateOptions) -> Cli
             facts = {"sha256": file.asset_id, "model": model.name}
             if not (folder / OBJECT).exists() or not made_of.exists() or json.loads(made_of.read_text()) != facts:
                 write_still(child, file, store, folder / OBJECT)
+                _check_object(folder / OBJECT)
                 made_of.write_text(json.dumps(facts))
         return draw_still(folder / OBJECT, data, options.still, options.blender)
     finally:
         close_child(options.blender)
 
 
-def _generated(pipeline: "MultiViewVideoPipeline", still: Clip, data: str, options: AnimateOptions) -> Clip:
-    from training.generate import Generator, SampleSettings, wishes_of
-    from training.progress import progress
-    from training.sampling.clips import ClipFiles
+def _check_object(path: Path) -> None:
+    """Refuse what the reconstruction could not move, before the network is asked; the GLB goes again."""
+    from fourd.canonical import check_mesh
+    from fourd.objects.glb import read_with_looks
+
+    try:
+        static = read_with_looks(path).static
+        check_mesh(str(path), static.vertices, static.faces)
+    except ValueError:
+        path.unlink()
+        raise
+
+
+def _generated(generator: "Generator", still: Clip, data: str, options: AnimateOptions) -> Clip:
+    from training.generate import wishes_of
     from training.sampling.objects import views_from_clip
 
     wishes = wishes_of(views_from_clip(data, still.clip_id, still.num_views), [options.prompt], [options.seed])
-    sampling = SampleSettings(
-        num_frames=options.num_frames, num_inference_steps=options.num_inference_steps, guidance=options.guidance
-    )
-    generator = Generator(pipeline, data, sampling, ClipFiles(fps=options.fps))
-    with progress("generating", "steps") as on_progress:
+    with progress_bar("generating", "steps") as on_progress:
         generator.generate(wishes, on_progress)
     (clip,) = generator.rows(wishes)
     return clip
@@ -158,10 +203,9 @@ def _generated(pipeline: "MultiViewVideoPipeline", still: Clip, data: str, optio
 def _reconstructed(
     pipeline: "MultiViewVideoPipeline", clip: Clip, settings: "ReconstructionSettings", options: AnimateOptions
 ) -> list[Path]:
-    from fourd.command import ReconstructOptions, export_moving, print_metrics, reconstruct_clip
+    from fourd.command import ReconstructOptions, export_moving, print_metrics, reconstruct_clip, step_text
     from fourd.guidance import GuidanceCameras, SdsGuidance
     from fourd.refine import RefineSettings, refinement
-    from training.progress import progress
     from training.sampling.prior import PipelinePrior
 
     folder = Path(options.out)
@@ -183,6 +227,7 @@ def _reconstructed(
         folder=folder / "refined",
         prior=f"{options.pipeline} {options.prompt}",
     )
-    with progress("refining", "steps") as on_progress:
-        model = fit.run(lambda step: on_progress(step.step, fit.num_steps))
+    with progress_bar("refining", "steps") as on_progress:
+        on_progress(fit.step, fit.num_steps)
+        model = fit.run(lambda step: on_progress(step.step, fit.num_steps, step_text(step)))
     return export_moving(model, done.static, clip.fps, folder, plain.export)

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fourd.export.errors import ExportError
-from fourd.export.files import written_beside
+from fourd.files import written_beside
 from fourd.gaussians import Gaussians
 from fourd.objects.ply import write_ply
 

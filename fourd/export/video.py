@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fourd.export.files import written_beside
 from fourd.export.splats import SplatSequence
+from fourd.files import written_beside
 from fourd.gaussians import Gaussians
 from fourd.rendering import rasterization
 from pipeline.cameras import look_at_origin, pinhole

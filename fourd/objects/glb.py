@@ -12,16 +12,13 @@ from fourd.gltf import Gltf, read_glb
 from fourd.motion.graph import weld
 from fourd.objects.appearance import to_srgb
 from fourd.objects.drawn import DrawnPrimitive, drawn_primitives
-from fourd.objects.errors import ObjectError, Reason
-from fourd.objects.placement import NUM_POINTS, Silhouettes, Similarity, find_placement
-from fourd.objects.sampling import spread_over
+from fourd.objects.errors import ObjectError
+from fourd.objects.placement import Similarity
 from fourd.objects.static import Primitive, StaticObject
 
 MAX_VERTICES = 2_000_000
 SAME_PLACE = 1e-6
 """Vertices nearer than this, of the radius, are one."""
-LEAST_IOU = 0.5
-"""Silhouettes that agree less do not show the object."""
 ZUP_FROM_YUP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 """glTF has y up and looks along -z; the world has z up, its front at -y."""
 
@@ -35,6 +32,20 @@ class ReadObject:
     """One a `Primitive`, in the same order."""
     face_starts: NDArray[np.int64]
     """(number of primitives + 1,): the faces of primitive i are those from `face_starts[i]` to `face_starts[i + 1]`."""
+
+    def put(self, object_from_world: Similarity) -> "ReadObject":
+        """The same object elsewhere."""
+        move = object_from_world.after(self.static.object_from_world.inverse())
+        static = dataclasses.replace(
+            self.static,
+            vertices=move(self.static.vertices.astype(np.float64)).astype(np.float32),
+            primitives=tuple(
+                dataclasses.replace(part, object_from_primitive=move.matrix @ part.object_from_primitive)
+                for part in self.static.primitives
+            ),
+            object_from_world=object_from_world,
+        )
+        return dataclasses.replace(self, static=static)
 
     def rgba_at(self, face: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
         """Base colour of points on faces: sRGB and how much the surface hides, 0..1.
@@ -106,41 +117,10 @@ def read_with_looks(
             )
             for part, start in zip(drawn, starts[:-1], strict=True)
         ),
-        scale=placed.scale,
-        offset=placed.offset,
+        object_from_world=placed,
     )
     face_starts = np.cumsum([0, *(len(part.triangles) for part in drawn)])
     return ReadObject(static=static, drawn=tuple(drawn), face_starts=face_starts)
-
-
-def as_seen(static: StaticObject, seen: Silhouettes) -> StaticObject:
-    """The object turned, sized and placed so that it looks as cameras see it.
-
-    A turn is recorded in `object_from_primitive` alone; `scale` and `offset` are those of the turned object.
-
-    Raises:
-        ObjectError: The views do not show it.
-    """
-    points = spread_over(static.vertices.astype(np.float64), static.faces, NUM_POINTS, seed=0)
-    found = find_placement(points.at(static.vertices.astype(np.float64), static.faces), seen)
-    if found.iou < LEAST_IOU:
-        raise ObjectError(static.source, "mismatch", not_shown(found.iou))
-    move = found.seen_from_given
-    return dataclasses.replace(
-        static,
-        vertices=move(static.vertices.astype(np.float64)).astype(np.float32),
-        primitives=tuple(
-            dataclasses.replace(part, object_from_primitive=move.matrix @ part.object_from_primitive)
-            for part in static.primitives
-        ),
-        scale=move.scale * static.scale,
-        offset=move(static.offset[None])[0],
-    )
-
-
-def not_shown(iou: float) -> str:
-    """What to say of silhouettes that do not fit."""
-    return f"the views do not show this object: outlines agree by {iou:.0%} at best; give its own views"
 
 
 def _opened(path: Path) -> Gltf:
@@ -149,8 +129,7 @@ def _opened(path: Path) -> Gltf:
     try:
         return read_glb(path)
     except ExportError as error:
-        reason: Reason = "too_large" if error.reason == "too_large" else "malformed"
-        raise ObjectError(path, reason, str(error)) from error
+        raise ObjectError.of_gltf(path, error) from error
 
 
 def _moved(points: np.ndarray, pose: np.ndarray) -> NDArray[np.float64]:

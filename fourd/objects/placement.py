@@ -5,22 +5,27 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from fourd.objects.outlines import DEEPEST, Outline, SquareCameras, closer, silhouette
+from fourd.video import ClipError, MultiViewVideo
 from pipeline.cameras import project
 from pipeline.records import Clip
 
-COARSE_PX, COARSE_SHARE, COARSE_STEPS = 32, 12, 3
+COARSE_PX, COARSE_SHARE, COARSE_STEPS = 32, 6, 3
 """All turns are compared at so many pixels a side, by every n-th point, with so many estimates of size and place."""
-FINE_PX, FINE_STEPS = 192, 10
-"""The best one is, and the one as it stands."""
-NUM_POINTS = 40_000
-"""On the surface: at `FINE_PX`, several a pixel."""
+FINE_PX, FINE_STEPS = 128, 8
+"""The best ones are, and the one as it stands."""
 CLEARLY_BETTER = 0.03
 """A turned object is believed only if its silhouettes agree by so much more: most things look alike turned round."""
 YAWS_DEG = tuple(range(-45, 46, 15))
-DEEPEST = 1e-3
-"""Nearest to a camera that a point is drawn, along its axis."""
+ORBIT_VIEWS = 8
+"""Of an orbit round frame 0."""
+REFINED = 2
+"""So many of the best turns are refined, besides the one as it stands."""
+REFINE_STEPS, LARGEST_STEP, LEAST_STEP = 20, 0.15, 5e-4
+"""Of outlines brought together; no step turns by more, in radians, nor moves or grows by more; less is the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +39,16 @@ class Similarity:
     """(3,)."""
 
     @classmethod
-    def of_clip(cls, clip: Clip) -> "Similarity":
-        """From an asset's own space, z up, into its clip's.
+    def identity(cls) -> "Similarity":
+        """Nothing moves."""
+        return cls(turn=np.eye(3), offset=np.zeros(3))
 
-        Raises:
-            ValueError: The clip does not know; it was drawn by others.
-        """
+    @classmethod
+    def of_clip(cls, clip: Clip) -> "Similarity | None":
+        """From an asset's own space, z up, into its clip's; None if the clip does not know: it was drawn by others."""
         scale, centre = clip.world_scale, np.array(clip.world_centre)
         if not (np.isfinite(scale) and np.isfinite(centre).all() and scale > 0):
-            raise ValueError(f"clip {clip.clip_id} does not say where its asset stands; compare silhouettes instead")
+            return None
         return cls(scale=scale, turn=np.eye(3), offset=-scale * centre)
 
     @classmethod
@@ -56,6 +62,19 @@ class Similarity:
         scale = 1.0 / float(np.linalg.norm(points - centre, axis=1).max())
         return cls(scale=scale, turn=np.eye(3), offset=-scale * centre)
 
+    @classmethod
+    def of_matrix(cls, matrix: np.ndarray) -> "Similarity":
+        """From a matrix of shape (4, 4).
+
+        Raises:
+            ValueError: It is none of a turn, one scale and a shift.
+        """
+        linear = matrix[:3, :3] if matrix.shape == (4, 4) and np.isfinite(matrix).all() else np.zeros((3, 3))
+        scale = float(np.cbrt(np.linalg.det(linear)))
+        if scale <= 0 or not np.allclose(linear @ linear.T, scale**2 * np.eye(3), atol=1e-6 * scale**2):
+            raise ValueError("no matrix of a turn, one scale and a shift")
+        return cls(scale=scale, turn=linear / scale, offset=matrix[:3, 3].copy())
+
     def __call__(self, points: np.ndarray) -> NDArray[np.float64]:
         """The points moved. Shape (n, 3)."""
         moved: NDArray[np.float64] = self.scale * points @ self.turn.T + self.offset
@@ -66,6 +85,10 @@ class Similarity:
         return Similarity(
             scale=self.scale * first.scale, turn=self.turn @ first.turn, offset=self(first.offset[None])[0]
         )
+
+    def inverse(self) -> "Similarity":
+        """The way back."""
+        return Similarity(scale=1 / self.scale, turn=self.turn.T, offset=-self.turn.T @ self.offset / self.scale)
 
     @property
     def matrix(self) -> NDArray[np.float64]:
@@ -91,6 +114,31 @@ class Silhouettes:
         if not len(self.alpha) or not (self.alpha.reshape(len(self.alpha), -1).max(axis=1) > 0).all():
             raise ValueError("a view shows nothing of the object")
 
+    @classmethod
+    def of_frame_0(cls, video: MultiViewVideo, static: MultiViewVideo | None = None) -> "Silhouettes":
+        """Of a video's views at frame 0 that show anything, and of an orbit round that moment.
+
+        Args:
+            video: Its first frame counts.
+            static: Of one clip with it; each frame is of that moment.
+
+        Raises:
+            ClipError: Nothing is to be seen.
+        """
+        alpha, c2w = [video.rgba[0, ..., 3]], [video.c2w[0]]
+        if static is not None:
+            alpha.append(static.rgba[:: max(1, static.num_frames // ORBIT_VIEWS), 0, ..., 3])
+            c2w.append(static.c2w[:: max(1, static.num_frames // ORBIT_VIEWS), 0])
+        shown = torch.cat(alpha).cpu().numpy().astype(np.float64) / 255
+        is_there = shown.max(axis=(1, 2)) > 0.5
+        if not is_there.any():
+            raise ClipError(video.clip_id, "empty", "nothing is to be seen at frame 0")
+        return cls(
+            alpha=shown[is_there],
+            c2w=torch.cat(c2w).cpu().numpy().astype(np.float64)[is_there],
+            intrinsics=video.intrinsics,
+        )
+
     def at_size(self, size_px: int) -> "Silhouettes":
         """At so many pixels a side, whatever the shape was."""
         height, width = self.alpha.shape[1:]
@@ -112,6 +160,16 @@ class Found:
     """Of silhouettes, over all views: common pixels as a share of all."""
 
 
+def agreement(points: np.ndarray, seen: Silhouettes) -> float:
+    """How well an object fits silhouettes as it stands: common pixels as a share of all.
+
+    Args:
+        points: On its surface, dense. Shape (n, 3).
+        seen: What it should look like.
+    """
+    return _fitted(points, np.eye(3), seen.at_size(FINE_PX), 1).iou
+
+
 def find_placement(points: np.ndarray, seen: Silhouettes) -> Found:
     """The turn, size and place at which an object fits silhouettes best.
 
@@ -124,15 +182,40 @@ def find_placement(points: np.ndarray, seen: Silhouettes) -> Found:
     """
     coarse, fine, few = seen.at_size(COARSE_PX), seen.at_size(FINE_PX), points[::COARSE_SHARE]
 
-    def best_of(turns: list[NDArray[np.float64]]) -> Found:
-        found = [_fitted(few, turn, coarse, COARSE_STEPS) for turn in turns]
-        turn = max(found, key=lambda one: one.iou).seen_from_given.turn
-        return _fitted(points, turn, fine, FINE_STEPS)
+    def best_of(turns: list[NDArray[np.float64]], num_refined: int) -> Found:
+        ranked = sorted((_fitted(few, turn, coarse, COARSE_STEPS) for turn in turns), key=lambda one: -one.iou)
+        rough = [_fitted(points, one.seen_from_given.turn, fine, FINE_STEPS) for one in ranked[:num_refined]]
+        return max((refined(points, one, fine) for one in rough), key=lambda one: one.iou)
 
-    upright = _fitted(points, np.eye(3), fine, FINE_STEPS)
-    best = _clearly_better(best_of(axis_turns()), upright)
+    upright = refined(points, _fitted(points, np.eye(3), fine, FINE_STEPS), fine)
+    best = _clearly_better(best_of(axis_turns(), REFINED), upright)
     yawed = [_yaw(angle) @ best.seen_from_given.turn for angle in YAWS_DEG if angle]
-    return _clearly_better(best_of(yawed), best)
+    return _clearly_better(best_of(yawed, 1), best)
+
+
+def refined(points: np.ndarray, found: Found, target: Silhouettes) -> Found:
+    """A placement turned, moved and sized until outlines lie on each other; the best of all steps.
+
+    Args:
+        points: As in `find_placement`.
+        found: Where to begin.
+        target: Square pictures.
+    """
+    wanted = _wanted(target)
+    cameras = SquareCameras(c2w=target.c2w, intrinsics=target.intrinsics, size_px=target.alpha.shape[1])
+    outlines = [Outline.of_mask(mask) for mask in wanted]
+    best, now = found, found.seen_from_given
+    for _ in range(REFINE_STEPS):
+        step = closer(now(points), now.offset, outlines, cameras)
+        if float(np.abs(step).max()) < LEAST_STEP:
+            break
+        step *= min(1.0, LARGEST_STEP / max(float(np.abs(step).max()), 1e-9))
+        turn = np.asarray(cv2.Rodrigues(step[:3])[0]) @ now.turn
+        now = Similarity(scale=now.scale * float(np.exp(step[6])), turn=turn, offset=now.offset + step[3:6])
+        iou = _overlap(_drawn(now(points), target), wanted)
+        if iou > best.iou:
+            best = Found(seen_from_given=now, iou=iou)
+    return best
 
 
 def _clearly_better(new: Found, old: Found) -> Found:
@@ -159,12 +242,11 @@ def _yaw(angle_deg: float) -> NDArray[np.float64]:
 def _fitted(points: np.ndarray, turn: np.ndarray, target: Silhouettes, num_steps: int) -> Found:
     """Size and place for a turn, from the silhouettes' spread and centres; the best of all steps."""
     now = Similarity(turn=turn, offset=np.zeros(3))
-    # What is thin never fills a coarse pixel.
-    wanted = target.alpha > 0.5 * target.alpha.max(axis=(1, 2), keepdims=True)
+    wanted = _wanted(target)
     best = Found(seen_from_given=now, iou=0.0)
     for _ in range(num_steps):
-        drawn = np.stack([_silhouette(now(points), c2w, target) for c2w in target.c2w])
-        iou = float((drawn & wanted).sum() / max((drawn | wanted).sum(), 1))
+        drawn = _drawn(now(points), target)
+        iou = _overlap(drawn, wanted)
         if iou > best.iou:
             best = Found(seen_from_given=now, iou=iou)
         if not drawn.any(axis=(1, 2)).all():
@@ -203,11 +285,18 @@ def _centre(mask: np.ndarray) -> NDArray[np.float64]:
     return np.array([x.mean(), y.mean()])
 
 
-def _silhouette(points: np.ndarray, c2w: np.ndarray, target: Silhouettes) -> NDArray[np.bool_]:
+def _drawn(points: np.ndarray, target: Silhouettes) -> NDArray[np.bool_]:
+    """Silhouettes of points from the target's cameras. Shape (V, H, W)."""
     size_px = target.alpha.shape[1]
-    x, y, depth = project(points, c2w, target.intrinsics).T
-    inside = (depth > DEEPEST) & (x >= 0) & (x < size_px) & (y >= 0) & (y < size_px)
-    drawn = np.zeros((size_px, size_px), dtype=np.uint8)
-    drawn[y[inside].astype(np.int64), x[inside].astype(np.int64)] = 1
-    closed = cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    return np.asarray(closed, dtype=bool)
+    return np.stack([silhouette(project(points, c2w, target.intrinsics), size_px) for c2w in target.c2w])
+
+
+def _wanted(target: Silhouettes) -> NDArray[np.bool_]:
+    """What is covered. Shape (V, H, W)."""
+    # What is thin never fills a coarse pixel.
+    covered: NDArray[np.bool_] = target.alpha > 0.25 * target.alpha.max(axis=(1, 2), keepdims=True)
+    return covered
+
+
+def _overlap(drawn: np.ndarray, wanted: np.ndarray) -> float:
+    return float((drawn & wanted).sum() / max((drawn | wanted).sum(), 1))

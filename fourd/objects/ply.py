@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fourd.export.files import written_beside
+from fourd.files import written_beside
 from fourd.gaussians import Gaussians
 from fourd.objects.errors import ObjectError, Reason
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fourd.export.glb import triangles
 from fourd.gltf import Gltf, read_glb
+from fourd.objects.placement import Similarity
 from fourd.objects.static import Primitive, StaticObject
 
 ZUP_FROM_YUP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -131,8 +132,7 @@ def static_of(path: Path) -> StaticObject:
         faces=np.concatenate(faces).astype(np.int32),
         colors=np.full_like(vertices, 0.5),
         primitives=tuple(primitives),
-        scale=float(scale),
-        offset=offset,
+        object_from_world=Similarity(scale=float(scale), turn=np.eye(3), offset=offset),
     )
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from fourd.export.errors import ExportError
-from fourd.export.glb import GlbSettings, bounding_radius, write_animated_glb
+from fourd.export.glb import GlbSettings, write_animated_glb
 from fourd.gltf import Gltf, read_glb
-from fourd.objects.static import StaticObject
+from fourd.objects.static import StaticObject, bounding_radius
 from tests.fourd.export.objects import bent, static_of, turn_z, write_toy
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -273,7 +273,12 @@ for frame in range(num_frames):
 names = {thing.name: [slot.name for slot in thing.material_slots] for thing in bpy.data.objects if thing.type == "MESH"}
 parents = {thing.name: thing.parent and thing.parent.name for thing in bpy.data.objects}
 textures = sorted(image.size[0] for image in bpy.data.images)
-json.dump({"frames": frames, "materials": names, "parents": parents, "textures": textures}, open(out, "w"))
+armatures = [
+    {it.name: [it.parent and it.parent.name, list(it.head_local), list(it.tail_local)] for it in armature.bones}
+    for armature in bpy.data.armatures
+]
+found = {"frames": frames, "materials": names, "parents": parents, "textures": textures, "armatures": armatures}
+json.dump(found, open(out, "w"))
 """
 
 
@@ -303,6 +308,6 @@ def test_blender_plays_the_tracks(toy: StaticObject, tmp_path: Path, quantise: b
     for frame, track in zip(seen["frames"], tracks, strict=True):
         for node, name in names.items():
             used = np.unique(np.concatenate([part.vertices for part in toy.primitives if part.node == node]))
-            shown = toy.scale * np.array(frame[name]) + toy.offset
+            shown = toy.object_from_world(np.array(frame[name]))
             apart = np.linalg.norm(shown[:, None] - track[used][None], axis=2)
             assert max(apart.min(axis=0).max(), apart.min(axis=1).max()) < 1e-3 * radius

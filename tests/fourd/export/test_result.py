@@ -1,11 +1,14 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fourd.export.errors import ExportError
+from fourd.export.glb import GlbSettings
 from fourd.export.result import ExportSettings, export_result
+from fourd.export.skeleton import SkeletonSettings
 from fourd.export.splats import read_splats
 from fourd.export.video import VideoSettings
 from fourd.gaussians import Gaussians
@@ -59,6 +62,30 @@ def test_a_skeleton_is_written_if_asked_for(static: StaticObject, tmp_path: Path
     written = export_result(tmp_path, frames(tracks), FPS, static=static, tracks=tracks, settings=settings)
     assert [path.suffix for path in written] == [".html", ".glb", ".safetensors"]
     assert "skins" in read_glb(tmp_path / "animated.glb").document
+
+
+def test_the_settings_of_the_mesh_are_those_of_its_writer(static: StaticObject, tmp_path: Path) -> None:
+    tracks = bent(static.vertices, NUM_FRAMES)
+
+    def document(name: str, **changes: Any) -> dict[str, Any]:
+        settings = ExportSettings(videos=False, **changes)
+        export_result(tmp_path / name, frames(tracks), FPS, static=static, tracks=tracks, settings=settings)
+        return read_glb(tmp_path / name / "animated.glb").document
+
+    quantised = document("a", glb=GlbSettings(quantise=True))
+    assert "KHR_mesh_quantization" in quantised["extensionsRequired"]
+    many, few = (
+        max(len(skin["joints"]) for skin in document(name, mesh="skeleton", skeleton=bones)["skins"])
+        for name, bones in (("b", SkeletonSettings()), ("c", SkeletonSettings(max_bones=1)))
+    )
+    assert few < many
+
+
+def test_a_mesh_without_tracks_is_no_animation(static: StaticObject, tmp_path: Path) -> None:
+    written = export_result(
+        tmp_path, frames(bent(static.vertices, NUM_FRAMES)), FPS, static=static, settings=ExportSettings(videos=False)
+    )
+    assert [path.name for path in written] == ["view.html", "object.splats.safetensors"]
 
 
 def test_without_a_mesh_the_page_shows_splats_alone(static: StaticObject, tmp_path: Path) -> None:

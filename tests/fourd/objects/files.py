@@ -44,12 +44,12 @@ def textured_square(
     return tiny
 
 
-def chair(path: Path) -> Path:
-    """Boxes that look alike from no two sides."""
+def chair(path: Path, **pose: Any) -> Path:
+    """Boxes that look alike from no two sides; in another pose of the whole, if one is given."""
     tiny = TinyGltf()
     wood = tiny.material((0.6, 0.3, 0.1), name="wood")
     red = tiny.material((0.8, 0.0, 0.0), name="red")
-    rig = tiny.node(name="rig", translation=[3, 2, 1])
+    rig = tiny.node(name="rig", **(pose or {"translation": [3, 2, 1]}))
     tiny.node(rig, mesh=tiny.cube(wood), name="seat", scale=[1, 0.15, 1])
     tiny.node(rig, mesh=tiny.cube(wood), name="back", translation=[0, 0.6, -0.45], scale=[0.9, 1.2, 0.1])
     tiny.node(rig, mesh=tiny.cube(red), name="arm", translation=[0.45, 0.3, 0.1], scale=[0.12, 0.4, 0.8])

@@ -43,7 +43,7 @@ def test_it_lies_in_the_unit_sphere_with_z_up_and_says_how_it_came_there(tmp_pat
     assert back[:, 2].max() > 0.5  # upwards is z
     assert back[:, 1].min() > 0.2  # and -z in the file, away from the viewer, is +y
     world = read_object(static.source, object_from_world=AS_IT_IS)
-    np.testing.assert_allclose(static.vertices, static.scale * world.vertices + static.offset, atol=1e-5)
+    np.testing.assert_allclose(static.vertices, static.object_from_world(world.vertices), atol=1e-5)
 
 
 def test_equal_positions_are_one_vertex_over_all_materials(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import torch
 
 from fourd.gaussians import Gaussians
 from fourd.objects.errors import ObjectError
+from fourd.objects.glb import ReadObject
 from fourd.objects.loading import load_object
 from fourd.objects.ply import write_ply
-from fourd.objects.static import StaticObject
 from tests.fourd.objects.files import chair
 
 
 def test_a_glb_is_a_mesh_and_a_ply_is_gaussians(tmp_path: Path) -> None:
-    assert isinstance(load_object(chair(tmp_path / "a.GLB")), StaticObject)
+    assert isinstance(load_object(chair(tmp_path / "a.GLB")), ReadObject)
     one = torch.ones(3, 1)
     gaussians = Gaussians(
         means=one.expand(3, 3), quats=one.expand(3, 4), log_scales=-one.expand(3, 3), opacity_logits=one[:, 0],

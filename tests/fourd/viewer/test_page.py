@@ -20,6 +20,7 @@ from fourd.export.splats import SplatSequence, read_splats, write_ply_frames, wr
 from fourd.gaussians import Gaussians
 from fourd.objects.static import StaticObject
 from fourd.viewer import __main__ as command
+from fourd.viewer import page as page_module
 from fourd.viewer.page import Shown, find_shown, write_page
 from pipeline.cameras import look_at_origin, project
 from tests.chromium import launched
@@ -98,6 +99,37 @@ def test_a_folder_shows_the_mesh_that_moves(folder: Path, toy: tuple[StaticObjec
     shutil.copy(folder / "animated.glb", tmp_path / "run" / "twice.glb")
     with pytest.raises(ExportError, match="several meshes"):
         find_shown(tmp_path / "run")
+
+
+def test_a_page_holds_what_there_is_and_lets_nothing_else_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.html"
+    size = write_page(Shown(title="<b>&\udcff", glb=b"12"), path)
+    page = path.read_text("utf-8")
+    assert size == path.stat().st_size
+    assert "<title>&lt;b&gt;&amp;?" in page
+    assert 'id="glb"' in page
+    assert 'id="splats-file"' not in page
+    policy = page.partition("Content-Security-Policy")[2].partition(">")[0]
+    assert len(re.findall(r"'sha256-[A-Za-z0-9+/]{43}='", policy)) == 2
+    monkeypatch.setattr(page_module, "MAX_BYTES", 1)
+    with pytest.raises(ExportError, match="too_large"):
+        write_page(Shown(title="b", glb=b"12"), tmp_path / "b.html")
+    assert not (tmp_path / "b.html").exists()
+
+
+def test_titles_and_rates_are_those_of_the_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_shown(folder / "robot.splats.safetensors").title == "robot"
+    monkeypatch.chdir(folder)
+    assert find_shown(Path(".")).title == folder.name
+    sequence = read_splats(folder / "robot.splats.safetensors")
+    write_ply_frames(sequence, tmp_path / "frames")
+    (tmp_path / "again.splats.safetensors").write_bytes(find_shown(tmp_path / "frames").splats or b"")
+    assert read_splats(tmp_path / "again.splats.safetensors").fps == 8.0
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "a.splats.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(ExportError, match=r"a\.splats\.safetensors"):
+        find_shown(damaged)
 
 
 def test_a_folder_of_ply_frames_is_a_sequence(folder: Path, tmp_path: Path) -> None:
