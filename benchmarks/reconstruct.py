@@ -33,6 +33,7 @@ from torch import Tensor
 
 from benchmarks import train_step
 from benchmarks.measured import last_line, manifest, say
+from benchmarks.reconstruct_real import named_clips
 from fourd import moving
 from fourd.canonical import of_mesh
 from fourd.command import true_tracks
@@ -43,11 +44,9 @@ from fourd.refine import RefineSettings, refinement
 from fourd.rendering import plain, rasterization
 from fourd.scoring import score_views
 from fourd.settings import ReconstructionSettings, load_settings
-from fourd.video import input_views, read_video
+from fourd.video import find_clip, input_views, read_video
 from ingest.sources.open_source import open_source
-from pipeline.records import Asset, Clip
 from pipeline.storage import Store
-from pipeline.tables import Tables
 from training.objective import NoiseSchedule
 from training.sampling.folder import load_pipeline
 from training.sampling.pipeline import MultiViewVideoPipeline
@@ -342,11 +341,9 @@ def prepared(
     store: Store, asset: str, settings: ReconstructionSettings, size_px: int, device: str
 ) -> tuple[str, Reconstruction]:
     """Name of an asset and the fit of its clip, before any step: the true mesh at frame 0 and four views."""
-    tables = Tables(store)
-    names = {row.asset_id: Path(row.name).stem for row in tables.rows(Asset)}
-    clips = {names.get(clip.asset_id, clip.clip_id): clip for clip in tables.rows(Clip)}
+    clips = dict(named_clips(store))
     name = chosen(sorted(clips), asset, str(store.root))
-    clip = clips[name]
+    clip = find_clip(store, clips[name])
     truth = true_tracks(store, clip)
     if truth is None:
         raise SystemExit(f"clip {clip.clip_id} has no tracks: `mv4d render --passes tracks` adds them")

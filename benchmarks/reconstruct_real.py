@@ -22,21 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from benchmarks.measured import last_line, manifest, say
 from fourd.canonical import of_object
 from fourd.command import true_tracks
-from fourd.moving import MovingGaussians
 from fourd.objects.glb import ReadObject, read_with_looks
 from fourd.objects.on_mesh import OnMeshSettings, gaussians_on_mesh
 from fourd.objects.placement import Similarity
-from fourd.reconstruct import Reconstruction
+from fourd.reconstruct import Reconstruction, draw_below
 from fourd.scoring import score_surface_tracks, score_views
 from fourd.settings import ReconstructionSettings, load_settings
 from fourd.video import MultiViewVideo, find_clip, input_views, read_video
 from pipeline.media import GREY
-from pipeline.records import Asset, Clip, ClipPlan
+from pipeline.records import Asset, Clip
 from pipeline.storage import Store
 from pipeline.tables import Tables
 from pipeline.truth_media import Tracks
@@ -99,11 +97,10 @@ def built(folder: Path) -> str:
 
 
 def named_clips(store: Store) -> list[tuple[str, str]]:
-    """Name of the asset and id of the clip, sorted."""
+    """Name of the asset, or the clip's id where there is none, and id of the clip, sorted."""
     tables = Tables(store)
     names = {asset.asset_id: Path(asset.name).stem for asset in tables.rows(Asset)}
-    asset_of = {plan.clip_id: plan.asset_id for plan in tables.rows(ClipPlan)}
-    return sorted((names[asset_of[clip.clip_id]], clip.clip_id) for clip in tables.rows(Clip))
+    return sorted((names.get(clip.asset_id, clip.clip_id), clip.clip_id) for clip in tables.rows(Clip))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +154,8 @@ def scored(case: Case, method: str, budget_s: float, picture: Path | None) -> di
     model = fit.run()
     core_s = time.process_time() - began
     if picture is not None:
-        draw_beside(model, case.held_out, picture)
+        frames = torch.linspace(0, case.held_out.num_frames - 1, NUM_SHOWN).round().long()
+        draw_below(model, case.held_out, frames, case.held_out.num_views // 2, picture, background=GREY)
     followed = model.tracks().numpy()
     tracks = score_surface_tracks(followed, static.faces, static.vertices, truth.positions, truth.triangles)
     return {
@@ -170,22 +168,6 @@ def scored(case: Case, method: str, budget_s: float, picture: Path | None) -> di
         "held_out": dataclasses.asdict(score_views(model, case.held_out)),
         "tracks": dataclasses.asdict(tracks),
     }
-
-
-def draw_beside(model: MovingGaussians, video: MultiViewVideo, path: Path) -> None:
-    """Write frames of a video's middle view, and under them what the model shows there."""
-    frames = torch.linspace(0, video.num_frames - 1, NUM_SHOWN).round().long()
-    view = torch.tensor([video.num_views // 2])
-    width, height = video.size_px
-    with torch.no_grad():
-        target, _ = video.colors(frames, view)
-        _, moved = model.motion(frames)
-        render, _, _ = model.pictures(
-            moved, video.w2c(frames, view), video.camera_matrix(width), width, height, background=GREY
-        )
-    rows = [torch.cat(list(pictures[:, 0]), dim=1) for pictures in (target, render)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()).save(path)
 
 
 def settings_of(method: str) -> ReconstructionSettings:

@@ -10,13 +10,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fourd.canonical import Canonical
 from fourd.files import written_beside
 from fourd.gaussians import Gaussians
 from fourd.light import even_light, lit
 from fourd.motion.field import Motion, MotionField
+from fourd.motion.rotations import matrix_of_quaternion
 from fourd.rendering import rasterization
 from fourd.rendering.spherical_harmonics import C0
 
@@ -152,8 +152,7 @@ class MovingGaussians(nn.Module):
 
 def normals_of(quats: Tensor) -> Tensor:
     """The z axes that quaternions of any length but zero turn to: across flat Gaussians. Shape (..., 3)."""
-    w, x, y, z = functional.normalize(quats, dim=-1).unbind(-1)
-    return torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], dim=-1)
+    return matrix_of_quaternion(quats)[..., 2]
 
 
 def averaged(pictures: Tensor, count: int) -> Tensor:

@@ -430,19 +430,34 @@ class Reconstruction:
     def preview(self, path: Path) -> None:
         """Write a picture: the video above, the fit below, first view, up to six frames."""
         frames = torch.linspace(0, max(self.newest, 1), min(6, self.newest + 1)).round().long().unique()
-        views = torch.zeros(1, dtype=torch.int64)
-        width, height = self.video.size_px
-        with torch.no_grad():
-            target, _ = self.video.colors(frames, views, self.settings.background)
-            _, moved = self.model.motion(frames)
-            render, _, _ = self.model.pictures(
-                moved, self.video.w2c(frames, views), self.video.camera_matrix(width), width, height,
-                background=self.settings.background,
-            )  # fmt: skip
-        rows = [torch.cat(list(pictures[:, 0]), dim=1) for pictures in (target, render)]
-        pixels = (torch.cat(rows).clamp(0, 1) * 255).round().byte().cpu().numpy()
-        with written_beside(path) as beside:
-            Image.fromarray(np.ascontiguousarray(pixels)).save(beside)
+        draw_below(self.model, self.video, frames, 0, path, background=self.settings.background)
+
+
+def draw_below(
+    model: MovingGaussians, video: MultiViewVideo, frames: Tensor, view: int, path: Path, *, background: float
+) -> None:
+    """Write a picture: frames of a video's view, and under them what a model shows there.
+
+    Args:
+        model: The Gaussians.
+        video: Of any views.
+        frames: Shape (F,).
+        view: Which of the video's.
+        path: The file.
+        background: Grey level.
+    """
+    views = torch.tensor([view])
+    width, height = video.size_px
+    with torch.no_grad():
+        target, _ = video.colors(frames, views, background)
+        _, moved = model.motion(frames)
+        render, _, _ = model.pictures(
+            moved, video.w2c(frames, views), video.camera_matrix(width), width, height, background=background
+        )
+    rows = [torch.cat(list(pictures[:, 0]), dim=1) for pictures in (target, render)]
+    pixels = (torch.cat(rows).clamp(0, 1) * 255).round().byte().cpu().numpy()
+    with written_beside(path) as beside:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(beside)
 
 
 def check_memory(

@@ -12,17 +12,10 @@ from pipeline.cli import EXIT_OK, main
 from pipeline.records import Clip
 from pipeline.storage import Store
 from pipeline.tables import Tables
+from tests.fourd.short_preset import PRESET
 from tests.training.toys import tiny_pipeline
 
 pytestmark = pytest.mark.blender
-PRESET = """
-name: short
-field: {levels: [1, 4], num_followed: 2}
-weights: {node_arap: 10.0, arap: 0.0}
-num_gaussians: 60
-arap_reduction: mean
-stages: [{name: together, steps: 3, frames_per_step: 2}]
-"""
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import connected_components, depth_first_order, minimu
 from scipy.spatial import cKDTree
 
 from fourd.export.skeleton import MAX_BONES, Skeleton
+from fourd.objects.sampling import face_normals
 from fourd.objects.static import bounding_radius
 
 SHARED_FLOOR = 1e-3
@@ -88,8 +89,7 @@ def hang_together(skeleton: Skeleton, vertices: np.ndarray, faces: np.ndarray) -
 
 def _vertex_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """A third of the area of each vertex's triangles, (V,), above 0: a cloud of points has a tree too."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    thirds = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6
+    thirds = np.linalg.norm(face_normals(vertices, faces), axis=1) / 6
     areas = np.bincount(faces.ravel(), weights=np.repeat(thirds, 3), minlength=len(vertices))
     return areas + 1e-6 * max(float(areas.sum()), 1e-12) / len(areas)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fourd.motion.heads import Head
-from fourd.motion.hexplane import Hexplane
+from fourd.motion.hexplane import PENALTIES, Hexplane
 from fourd.motion.rotations import (
     matrix_of_euler,
     multiply_quaternions,
@@ -177,4 +177,6 @@ class HexplaneMotion(MotionField):
     def penalties(self, frames: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """Those of 4DGaussians, of the planes as a whole: `plane_tv`, `time_smoothness`, `time_l1`."""
         del frames
+        if not any(name in wanted for name in PENALTIES):
+            return {}
         return {name: value for name, value in self.planes.penalties().items() if name in wanted}

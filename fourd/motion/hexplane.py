@@ -14,6 +14,8 @@ from torch.nn import functional
 AXES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
 """The planes' order: xy, xz, xt, yz, yt, zt."""
 TIME = 3
+PENALTIES = ("plane_tv", "time_smoothness", "time_l1")
+"""What can be kept small."""
 
 
 class Hexplane(nn.Module):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fourd.gaussians import Gaussians
 from fourd.objects.glb import ReadObject
-from fourd.objects.sampling import evenly_over
+from fourd.objects.sampling import evenly_over, face_normals
 from fourd.rendering.spherical_harmonics import C0
 
 OVERLAP = 0.5
@@ -129,13 +129,6 @@ def turns_to(normals: np.ndarray) -> NDArray[np.float64]:
     quats[1 + z < 1e-9] = [0.0, 1.0, 0.0, 0.0]
     unit: NDArray[np.float64] = quats / np.linalg.norm(quats, axis=1, keepdims=True)
     return unit
-
-
-def face_normals(positions: np.ndarray, faces: np.ndarray) -> NDArray[np.float64]:
-    """Normals as long as twice a face's area. Shape (F, 3)."""
-    first, second, third = positions[faces].swapaxes(0, 1)
-    found: NDArray[np.float64] = np.cross(second - first, third - first)
-    return found
 
 
 def _vertex_normals(positions: np.ndarray, faces: np.ndarray) -> NDArray[np.float64]:

@@ -28,6 +28,13 @@ class SurfacePoints:
         return found
 
 
+def face_normals(positions: np.ndarray, faces: np.ndarray) -> NDArray[np.float64]:
+    """Normals as long as twice a face's area. Shape (F, 3)."""
+    first, second, third = positions[faces].swapaxes(0, 1)
+    found: NDArray[np.float64] = np.cross(second - first, third - first)
+    return found
+
+
 def spread_over(vertices: np.ndarray, faces: np.ndarray, count: int, *, seed: int) -> SurfacePoints:
     """Points with as much surface around each: every stretch of area of one length has one.
 
@@ -40,8 +47,7 @@ def spread_over(vertices: np.ndarray, faces: np.ndarray, count: int, *, seed: in
     Raises:
         ValueError: The surface has no area.
     """
-    corners = vertices[faces].astype(np.float64)
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    areas = np.linalg.norm(face_normals(vertices.astype(np.float64), faces), axis=1) / 2
     ends = np.cumsum(areas)
     if not len(ends) or not ends[-1] > 0:
         raise ValueError("the faces have no area")
@@ -66,8 +72,7 @@ def evenly_over(vertices: np.ndarray, faces: np.ndarray, count: int, *, seed: in
     many = spread_over(vertices, faces, count * CANDIDATES, seed=seed)
     if not count:
         return many
-    corners = vertices[faces[many.faces]].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = face_normals(vertices.astype(np.float64), faces[many.faces])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
     spacing = many.spacing * CANDIDATES**0.5
     features = np.concatenate([many.at(vertices, faces), spacing * normals], axis=1)

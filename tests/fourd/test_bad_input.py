@@ -17,19 +17,11 @@ from pipeline.records import Clip
 from pipeline.tables import Tables
 from tests.fourd import bending_bar
 from tests.fourd.objects.files import chair
+from tests.fourd.short_preset import PRESET
 from tests.ingest.tiny import glb, triangle_glb
 from tests.render.tiny_gltf import TinyGltf
 from tests.training.sampling.test_objects import pictures
 from tests.training.toys import tiny_pipeline
-
-PRESET = """
-name: short
-field: {levels: [1, 4], num_followed: 2}
-weights: {node_arap: 10.0, arap: 0.0}
-num_gaussians: 60
-arap_reduction: mean
-stages: [{name: together, steps: 3, frames_per_step: 2}]
-"""
 
 
 @pytest.fixture(scope="module")
