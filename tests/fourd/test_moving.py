@@ -26,6 +26,16 @@ def test_means_of_squares_of_pixels() -> None:
     assert averaged(rows, 1) is rows
 
 
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_each_of_a_square_s_pixels_has_the_same_share(count: int) -> None:
+    pictures = torch.randn(2, 1, 3 * count, 2 * count, 3, generator=torch.manual_seed(0), requires_grad=True)
+    found = averaged(pictures, count)
+    pooled = torch.nn.functional.avg_pool2d(pictures.detach().flatten(0, 1).movedim(-1, 1), count).movedim(1, -1)
+    torch.testing.assert_close(found.flatten(0, 1), pooled)
+    found.sum().backward()
+    torch.testing.assert_close(pictures.grad, torch.full_like(pictures, 1 / count**2))
+
+
 def test_supersampled_pictures_are_means_of_finer_ones() -> None:
     plain = bending_bar.true_model(300)
     finer = MovingGaussians(plain.canonical, plain.field, Drawing(supersampling=3))

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -63,8 +64,54 @@ def test_background_coloured_parts_inside_stay_and_specks_go() -> None:
     assert found[2, 2, 3] == 0
 
 
+def squares(*sides_px: int, size_px: int = 96) -> np.ndarray:
+    """Dark squares with their corners along the diagonal, apart from each other. Shape (height, width, 4), uint8."""
+    rgba, start = np.zeros((size_px, size_px, 4), np.uint8), 3
+    for side_px in sides_px:
+        rgba[start : start + side_px, start : start + side_px] = (60, 40, 20, 255)
+        start += side_px + 3
+    return rgba
+
+
+def test_specks_of_a_network_s_noise_go() -> None:
+    truth = ring(96, 47.3, (15.0, 33.0))
+    shown, rng = on_grey(truth, 0.01), np.random.default_rng(1)
+    far = np.argwhere(cv2.dilate(truth[..., 3], np.ones((17, 17))) == 0)
+    for y, x in far[rng.choice(len(far), 25)]:
+        shown[y : y + 4, x : x + 5] = rng.integers(0, 255, 3)
+    clean = cut_out(on_grey(truth, 0.01), GREY)
+    assert (np.abs(shown / 255 - 0.5).max(axis=-1) > 0.05).sum() > (clean[..., 3] > 0).sum() + 150
+    np.testing.assert_array_equal(cut_out(shown, GREY), clean)
+
+
+@pytest.mark.parametrize(
+    ("sides_px", "kept"),
+    [
+        ((40, 40), [True, True]),
+        ((50, 8), [True, True]),  # 2.6 % of the largest
+        ((50, 7), [True, False]),  # 1.96 %
+        ((7, 50, 9, 7), [False, True, True, False]),
+        ((7,), [True]),
+    ],
+)
+def test_loose_parts_stay_if_they_are_no_specks_beside_the_largest(sides_px: tuple[int, ...], kept: list[bool]) -> None:
+    truth = squares(*sides_px)
+    found = cut_out(on_grey(truth), GREY)
+    _, labels = cv2.connectedComponents(truth[..., 3])
+    areas = [int((found[labels == number, 3] == 255).sum()) for number in range(1, len(sides_px) + 1)]
+    assert areas == [side**2 * stays for side, stays in zip(sides_px, kept, strict=True)]
+    assert not found[labels == 0].any()
+
+
+def test_each_picture_has_a_largest_part_of_its_own() -> None:
+    near, far = squares(80), squares(6)
+    found = cut_out(np.stack([on_grey(near), on_grey(far)]), GREY)
+    np.testing.assert_array_equal(found[1], far)
+
+
 def test_an_empty_picture_is_empty() -> None:
     assert not cut_out(np.full((16, 16, 3), 128, np.uint8), GREY).any()
+    assert not cut_out(on_grey(squares(1, 1)), GREY).any()
 
 
 def test_the_rim_tells_the_background_and_how_even_it_is() -> None:

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+import render.objects
+from fourd.canonical import MAX_VERTICES
 from fourd.export.glb import write_animated_glb
+from fourd.export.skeleton import SkeletonSettings
+from fourd.export.skinned_glb import write_skinned_glb
 from fourd.gltf import read_glb
 from fourd.objects.glb import read_object, read_with_looks
 from fourd.objects.loading import find_place
 from fourd.objects.placement import Silhouettes, Similarity
-from fourd.objects.static import StaticObject
+from fourd.objects.static import StaticObject, bounding_radius
 from pipeline.records import ClipPlan
 from pipeline.storage import Store
 from pipeline.tables import Tables
@@ -21,6 +25,7 @@ from render.protocol import BadAsset, Trace
 from render.supervisor import BlenderChild, BlenderSettings
 from render.surfaces import Moving
 from render.truth import surfaces_of
+from tests.fourd.export.objects import bent, write_toy
 from tests.fourd.objects.files import picture
 from tests.render.rows import asset_of
 from tests.render.tiny_gltf import CUBE, TinyGltf
@@ -153,6 +158,24 @@ def test_without_an_animation_the_object_stands_as_the_file_states(child: Blende
     assert middle("--animation", "away", "--frame", "12") == pytest.approx(7.0, abs=1e-5)
 
 
+def test_what_has_too_many_vertices_to_be_moved_is_written_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert render.objects.MOVABLE_VERTICES == MAX_VERTICES
+    tiny = TinyGltf()
+    tiny.node(mesh=tiny.cube())
+    path, out = tiny.save(tmp_path / "a.glb"), tmp_path / "object.glb"
+    num_vertices = len(CUBE)
+    for limit, said in ((num_vertices, 0), (num_vertices - 1, 1)):
+        monkeypatch.setattr(render.objects, "MOVABLE_VERTICES", limit)
+        assert object_main([str(path), "--out", str(out)]) == 0
+        assert read_object(out).faces.shape == (12, 3)
+        assert len(caplog.messages) == said
+    assert f"{num_vertices} vertices" in caplog.text
+    assert f"more than {num_vertices - 1}" in caplog.text
+    assert "decimate" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -247,6 +270,50 @@ def test_an_animated_glb_moves_the_same_in_other_formats(child: BlenderChild, tm
     if suffix != "abc":
         assert {name.split(".")[0] for name in moving.material_names} == {"skin", "plain"}
         assert (loaded.num_images, loaded.missing_textures) == (1, [])
+
+
+@pytest.mark.parametrize("suffix", ["fbx", "abc", "usdc"])
+@pytest.mark.parametrize("model", ["chain", "parts"])
+def test_a_skinned_glb_moves_the_same_in_other_formats(
+    child: BlenderChild, tmp_path: Path, model: str, suffix: str
+) -> None:
+    """Between key frames too; and fitted bones, which shift along as well as turn, do so in the other file."""
+    if model == "chain":
+        static = read_object(write_toy(tmp_path / "object.glb"))
+        tracks = bent(static.vertices, 7)
+    else:
+        with loose_file(two_parts(tmp_path / "parts.glb")) as (file, store):
+            write_still(child, file, store, tmp_path / "object.glb")
+        static = read_object(tmp_path / "object.glb", object_from_world=AS_IT_IS)
+        tracks = swaying(static, 7)
+    path = tmp_path / "skinned.glb"
+    report = write_skinned_glb(static, tracks, 8.0, path, SkeletonSettings(max_bones=12))
+    assert report.joint_error > 0.005
+    converted = write_converted(child, path, tmp_path / f"out/skinned.{suffix}")
+    assert (converted.fps, converted.num_frames) == (24.0, 19)
+    own, other = (traced(child, file, num_frames=19, fps=24.0) for file in (path, tmp_path / f"out/skinned.{suffix}"))
+    for mine, shown in zip(own, other, strict=True):
+        assert cKDTree(shown).query(mine)[0].max() < 1e-3
+        assert cKDTree(mine).query(shown)[0].max() < 1e-3
+    at_keys = static.object_from_world(np.stack(own)[::3].reshape(-1, 3)).reshape(7, -1, 3)
+    allowed = report.max_error * bounding_radius(static.vertices) + 1e-3
+    for frame, track in enumerate(tracks):
+        assert cKDTree(at_keys[frame]).query(track)[0].max() < allowed
+
+
+def traced(child: BlenderChild, path: Path, *, num_frames: int, fps: float) -> list[np.ndarray]:
+    """Vertices (V, 3) of a file at each frame of its animation, as ground truth has them."""
+    with loose_file(path) as (file, store):
+        start_s = child.load(file, store).actions[0].start_s
+        order = Trace(
+            action_index=0,
+            times_s=[start_s + frame / fps for frame in range(num_frames)],
+            world_scale=1.0,
+            world_centre=[0.0] * 3,
+            normals=False,
+            out_folder=str(child.out),
+        )
+        return [np.asarray(pose.positions, dtype=np.float64) for pose in surfaces_of(child, order).poses]
 
 
 def test_formats_and_animations_that_there_are_not_are_said(child: BlenderChild, tmp_path: Path) -> None:

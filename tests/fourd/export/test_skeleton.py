@@ -201,6 +201,29 @@ def test_legs_hang_on_the_hips_and_not_on_each_other() -> None:
     assert sorted(np.sign(tree.heads[1:, 0])) == [-1, 1]
 
 
+def test_a_hand_hangs_on_the_arm_it_shares_surface_with_and_not_on_the_hip_beside_it() -> None:
+    rng = np.random.default_rng(0)
+    trunk = rng.uniform([-0.4, -0.2, -1.0], [0.4, 0.2, 0.9], size=(6000, 3))
+    shoulder = rng.uniform([0.4, -0.1, 0.75], [0.65, 0.1, 0.9], size=(600, 3))
+    arm = rng.uniform([0.52, -0.08, -0.45], [0.65, 0.08, 0.75], size=(1500, 3))
+    hand = rng.uniform([0.42, -0.08, -0.9], [0.65, 0.08, -0.55], size=(1000, 3))
+    points = np.concatenate([trunk, shoulder, arm, hand])
+    x, _, z = points.T
+    outside = x > 0.4
+    # No points are in the crease of the wrist, so that the hand is nearer to the hip than to the arm.
+    hanging = np.clip(0.5 - (z + 0.5) / 0.3, 0, 1) * outside
+    lifted = np.clip((x - 0.4) / 0.1, 0, 1) * outside * (z > 0.5) + outside * (z <= 0.5)
+    shares = np.stack([1 - lifted, lifted * (1 - hanging), lifted * hanging], axis=1)
+    # The arm turns about its own length: at the wrist the hand goes with the trunk as well as with the arm.
+    wrist, turns = (0.58, 0.0, -0.5), []
+    for angle in 0.6 * np.sin(np.linspace(0, 6, 9)):
+        twist = about(wrist, turn_z(angle))
+        turns.append([np.eye(4), twist, twist @ about(wrist, turn_x(2 * angle))])
+    _, tree = hang_together(*limbs(points, shares, turns), NO_FACES)
+    assert tree.parents.tolist() == [-1, 0, 1]
+    assert np.allclose(tree.heads[2, 1:], wrist[1:], atol=0.02)  # along the hinge any point would do
+
+
 def test_separate_pieces_hang_on_those_beside_them() -> None:
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.uniform([low, 0, 0], [low + 0.48, 0.4, 0.4], size=(400, 3)) for low in (0, 0.5, 1)])
