@@ -12,8 +12,10 @@ from fourd.rendering.spherical_harmonics import C0
 from fourd.settings import StaticSettings
 from fourd.video import MultiViewVideo
 
-LARGEST_GROWTH = 0.7
-"""Of a size's logarithm, either way: what no view shows must not grow over what one does."""
+MOST_GROWN, MOST_SHRUNK = 0.7, 0.2
+"""Of a size's logarithm: what no view shows must not grow over what one does, nor leave holes in the surface."""
+MOST_FADED = 1.0
+"""Of an opacity's logit, below the object's own: a surface stays one."""
 
 
 def fit_looks(
@@ -31,7 +33,6 @@ def fit_looks(
         PSNR of frame 0 at the end, dB.
     """
     pairs = nearest_gaussians(model.canonical, 6)
-    rest_scales = model.canonical.gaussians.log_scales
     with torch.no_grad():
         _start_colors(model, videos[0])
     given = model.sh.detach().clone()
@@ -60,7 +61,7 @@ def fit_looks(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        keep_looks(model, rest_scales)
+        keep_looks(model)
     for tensor, is_fitted in zip(looks, fitted_later, strict=True):
         tensor.requires_grad_(is_fitted)
         tensor.grad = None
@@ -79,11 +80,12 @@ def look_groups(model: MovingGaussians, settings: StaticSettings) -> list[dict[s
     return [{"params": [tensor], "lr": rate} for tensor, rate in zip(looks_of(model), rates, strict=False)]
 
 
-def keep_looks(model: MovingGaussians, rest_scales: Tensor) -> None:
-    """Hold sizes and opacities within what a surface can have."""
+def keep_looks(model: MovingGaussians) -> None:
+    """Hold sizes and opacities near the object's own."""
+    own = model.canonical.gaussians
     with torch.no_grad():
-        model.log_scales.clamp_(rest_scales - LARGEST_GROWTH, rest_scales + LARGEST_GROWTH)
-        model.opacity_logits.clamp_(-6.0, 8.0)
+        model.log_scales.clamp_(own.log_scales - MOST_SHRUNK, own.log_scales + MOST_GROWN)
+        model.opacity_logits.clamp_(own.opacity_logits - MOST_FADED, own.opacity_logits.clamp(min=8.0))
 
 
 def _start_colors(model: MovingGaussians, video: MultiViewVideo) -> None:

@@ -89,6 +89,24 @@ class MovingGaussians(nn.Module):
         """Colours of the first band, sRGB, not below 0. Shape (N, 3)."""
         return (0.5 + C0 * self.sh[:, 0]).clamp(min=0)
 
+    def colors(self, moved: Motion, w2c: Tensor) -> Tensor:
+        """Colours as cameras see them, without bands above the first.
+
+        Args:
+            moved: The Gaussians: `motion(frames)[1]`.
+            w2c: Shape (F, C, 4, 4).
+
+        Returns:
+            sRGB, shape (F, C, N, 3), or (F, N, 3) where nothing is lit and all cameras see the same.
+        """
+        colors = self.base_colors()
+        if self.light is None:
+            return colors.expand(len(w2c), *colors.shape)
+        eyes = -(w2c[..., :3, :3].mT @ w2c[..., :3, 3:]).squeeze(-1)
+        # Shading pulls at nothing: outlines and colours say where things are, and it would double a step's time.
+        towards = eyes[:, :, None] - moved.positions.detach()[:, None]
+        return lit(colors, self.light, normals_of(moved.quats.detach()), towards)
+
     def tracks(self) -> Tensor:
         """Where the points are at all frames, without gradient. Shape (T, P, 3)."""
         with torch.no_grad():
@@ -125,13 +143,7 @@ class MovingGaussians(nn.Module):
         camera = camera * camera.new_tensor([[finer], [finer], [1]])
         degree = math.isqrt(self.sh.shape[1]) - 1
         # Without bands above the first the colour is known at once.
-        colors = self.sh if degree else self.base_colors()
-        colors = colors.expand(num_frames, *colors.shape)
-        if self.light is not None:
-            eyes = -(w2c[..., :3, :3].mT @ w2c[..., :3, 3:]).squeeze(-1)
-            # Shading pulls at nothing: outlines and colours say where things are, and it would double a step's time.
-            towards = eyes[:, :, None] - moved.positions.detach()[:, None]
-            colors = lit(self.base_colors(), self.light, normals_of(moved.quats.detach()), towards)
+        colors = self.sh.expand(num_frames, *self.sh.shape) if degree else self.colors(moved, w2c)
         rendered, alpha, _ = rasterization(
             moved.positions.contiguous(),
             moved.quats.contiguous(),

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,6 +21,7 @@ from fourd.checkpoint import read_checkpoint, write_checkpoint
 from fourd.files import written_beside
 from fourd.looks import fit_looks, keep_looks, look_groups, looks_of
 from fourd.losses.arap import arap_energy
+from fourd.losses.matches import Matches
 from fourd.losses.perceptual import Lpips, load_lpips
 from fourd.losses.pictures import depth_roughness, mean_squared, psnr_db, shrunk
 from fourd.motion.field import HexplaneMotion, HexplaneSettings, Motion, MotionField
@@ -27,6 +29,7 @@ from fourd.motion.nodes import NodeMotion, NodeSettings
 from fourd.motion.uniform_adam import UniformAdam
 from fourd.moving import MovingGaussians
 from fourd.settings import ReconstructionSettings, Stage
+from fourd.tries import Tries
 from fourd.video import MultiViewVideo
 from pipeline.events import EventLog
 from pipeline.machine import free_memory_mb
@@ -136,6 +139,8 @@ class Reconstruction:
         self.neighbours = (
             canonical.neighbours(settings.arap_neighbours, nearest=not settings.arap_by_edges) if weights.arap else None
         )
+        self.matches = Matches(video) if weights.matches else None
+        self.tries = Tries()
         self.identity = json.dumps(
             [
                 identity,
@@ -242,8 +247,10 @@ class Reconstruction:
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
         newest = self._newest_of(stage)
         for frame in range(self.newest + 1, newest + 1):
-            self.model.field.begin_frame(frame)
+            self.model.field.begin_frame(frame, partial(self._judged, stage, frame))
             self.newest = frame
+        if stage.num_tries > 1:
+            self._go_on_trying(stage)
         frames = self._frames_of(stage, generator)
         factor = self._rate_factor(stage)
         for group in self.optimizer.param_groups:
@@ -256,18 +263,54 @@ class Reconstruction:
         total.backward()
         self.optimizer.step()
         if stage.fits_looks and self.model.canonical.binding.points.shape[1] > 1:
-            keep_looks(self.model, self.model.canonical.gaussians.log_scales)
+            keep_looks(self.model)
         self.step += 1
         self.stage_step += 1
         self._remember(float(total.detach()))
         return {name: float(loss.detach()) for name, loss in losses.items()}, psnr
 
+    def _go_on_trying(self, stage: Stage) -> None:
+        """Begin or end a try of the newest frame, if it is time."""
+        done = self.stage_step % stage.num_per_frame
+        if done > stage.num_tries * stage.num_coarse or done % stage.num_coarse:
+            return
+        own = self.model.field.frame_parameters(self.newest)
+        for parameter in own:
+            self.optimizer.state.pop(parameter, None)
+        if done == 0:
+            self.tries.begin(own)
+        elif done < stage.num_tries * stage.num_coarse:
+            self.tries.begin_again(own, self._judged(stage, self.newest))
+        else:
+            self.tries.end(own, self._judged(stage, self.newest))
+
+    def _judged(self, stage: Stage, frame: int) -> float:
+        """How well a frame fits as it is, in pictures of half the size, however stiff it was meant to be."""
+        with torch.no_grad():
+            losses, _ = self._fit_losses(stage, torch.tensor([frame]), torch.Generator().manual_seed(0), 1.0, 2)
+        return float(torch.stack(list(losses.values())).sum())
+
     def _losses(self, stage: Stage, frames: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], float]:
+        losses, psnr = self._fit_losses(stage, frames, generator, self._stiffness(stage), self._coarseness(stage))
+        if stage.static_views and self.static is not None:
+            losses |= self._static_losses(stage, generator)
+        if self.guidance is not None:
+            losses["guidance"] = self.guidance(self.model, self.step)
+        return losses, psnr
+
+    def _fit_losses(
+        self, stage: Stage, frames: Tensor, generator: torch.Generator, stiffness: float, coarseness: int
+    ) -> tuple[dict[str, Tensor], float]:
         weights = self.settings.weights
         points, gaussians = self.model.motion(frames)
         shown = _partly_held(gaussians, stage.gradient_share, generator)
         views = torch.arange(self.video.num_views)
-        losses, psnr = self._picture_losses(stage, self.video, frames, views, shown)
+        losses, psnr = self._picture_losses(self.video, frames, views, shown, coarseness)
+        if self.matches is not None and coarseness > 1:
+            colors = self.model.colors(gaussians, self.video.w2c(frames, views))
+            seen = colors.expand(len(frames), len(views), -1, 3)
+            distance = self.matches.distance(frames, gaussians.positions, seen, generator)
+            losses["matches"] = weights.matches * distance
         if self.neighbours is not None:
             sample = self._arap_sample(points.positions.shape[1], generator)
             energy = arap_energy(self.model.field.positions, points.positions, self.neighbours, sample=sample)
@@ -275,21 +318,18 @@ class Reconstruction:
             losses["arap"] = weights.arap * reduced
         wanted = [name for name, weight in vars(weights).items() if weight]
         for name, penalty in self.model.field.penalties(frames, wanted).items():
-            losses[name] = getattr(weights, name) * penalty
-        if stage.static_views and self.static is not None:
-            losses |= self._static_losses(stage, generator)
-        if self.guidance is not None:
-            losses["guidance"] = self.guidance(self.model, self.step)
+            factor = stiffness if name == "node_arap" else 1.0
+            losses[name] = factor * getattr(weights, name) * penalty
         return losses, psnr
 
     def _picture_losses(
-        self, stage: Stage, video: MultiViewVideo, frames: Tensor, views: Tensor, moved: Motion
+        self, video: MultiViewVideo, frames: Tensor, views: Tensor, moved: Motion, coarseness: int
     ) -> tuple[dict[str, Tensor], float]:
         weights, background = self.settings.weights, self.settings.background
         target, mask = video.colors(frames, views, background)
         width, height = video.size_px
-        if (factor := self._coarseness(stage)) > 1 and width == height:
-            width = height = max(16, width // factor)
+        if coarseness > 1 and width == height:
+            width = height = max(16, width // coarseness)
             both = shrunk(torch.cat([target, mask[..., None]], dim=-1), width)
             target, mask = both[..., :3], both[..., 3]
         render, alpha, depth = self.model.pictures(
@@ -318,7 +358,7 @@ class Reconstruction:
         shown = torch.randint(self.static.num_frames, (1,), generator=generator)
         _, at_rest = self.model.motion(torch.zeros(1, dtype=torch.int64, device=self.model.sh.device))
         views = torch.arange(self.static.num_views)
-        losses, _ = self._picture_losses(stage, self.static, shown, views, at_rest)
+        losses, _ = self._picture_losses(self.static, shown, views, at_rest, self._coarseness(stage))
         return {f"static_{name}": loss for name, loss in losses.items()}
 
     def _arap_sample(self, num_points: int, generator: torch.Generator) -> Tensor | None:
@@ -329,7 +369,7 @@ class Reconstruction:
 
     def _newest_of(self, stage: Stage) -> int:
         last = self.video.num_frames - 1
-        return last if stage.frames == "all" else min(1 + self.stage_step // stage.steps_per_frame, last)
+        return last if stage.frames == "all" else min(1 + self.stage_step // stage.num_per_frame, last)
 
     def _frames_of(self, stage: Stage, generator: torch.Generator) -> Tensor:
         """Frames 1 to the newest, or some of them. Frame 0 has nothing to be fitted, unless looks are."""
@@ -348,8 +388,18 @@ class Reconstruction:
 
     def _share_done(self, stage: Stage) -> float:
         if stage.frames == "newest":
-            return min(1.0, (self.stage_step % stage.steps_per_frame) / stage.steps_per_frame)
+            return self._tried(stage)[1] / stage.steps_per_frame
         return self.stage_step / stage.num_steps(self.video.num_frames)
+
+    def _tried(self, stage: Stage) -> tuple[int, int]:
+        """Which try of its frame a step belongs to, and its number without the tries before."""
+        done = self.stage_step % stage.num_per_frame
+        if stage.num_tries > 1 and done < stage.num_tries * stage.num_coarse:
+            return done // stage.num_coarse, done % stage.num_coarse
+        return self.tries.best, done - (stage.num_tries - 1) * stage.num_coarse
+
+    def _stiffness(self, stage: Stage) -> float:
+        return stage.stiffness[self._tried(stage)[0]] if stage.num_tries > 1 else stage.stiffness[0]
 
     def _rate_factor(self, stage: Stage) -> float:
         fall = 0.5 * (1 - math.cos(math.pi * self._share_done(stage)))
@@ -404,7 +454,7 @@ class Reconstruction:
         state: dict[str, Any] = {
             "identity": self.identity, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "counts": [self.stage_index, self.stage_step, self.step, self.best_step, self.newest],
-            "losses": [self.best_loss, self.mean_loss], "has_looks": self.has_looks,
+            "losses": [self.best_loss, self.mean_loss], "has_looks": self.has_looks, "tries": self.tries.state_dict(),
         }  # fmt: skip
         write_checkpoint(self.folder / CHECKPOINT, state)
 
@@ -422,6 +472,7 @@ class Reconstruction:
         self.stage_index, self.stage_step, self.step, self.best_step, self.newest = state["counts"]
         self.best_loss, self.mean_loss = state["losses"]
         self.has_looks = state["has_looks"]
+        self.tries.load_state_dict(state["tries"])
         if not self.is_done:
             self.optimizer = self._optimizer(self.settings.stages[self.stage_index])
             self.optimizer.load_state_dict(state["optimizer"])

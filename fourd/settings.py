@@ -42,6 +42,8 @@ class Weights:
     """Squared difference of colours."""
     mask: float = 100.0
     """Squared difference of alpha."""
+    matches: float = 0.0
+    """Squared way between points and pixels that look alike, in a stage's coarse share: see `losses/matches.py`."""
     l1: float = 0.0
     """Absolute difference of colours."""
     lpips: float = 0.0
@@ -83,6 +85,9 @@ class Stage:
     rate_factor: float = 1.0
     rate_end: float = 1.0
     """The factor that rates fall to by the end of the stage or, with new frames, of each frame, along a cosine."""
+    stiffness: tuple[float, ...] = (1.0,)
+    """Factors on `node_arap`. With more than one, the coarse share of each new frame's steps is done with each of them
+    in turn, from the same start, and the frame goes on with the one that fits best."""
     fits_looks: bool = False
     """Colours, opacities and sizes go on being fitted."""
     static_views: bool = False
@@ -98,12 +103,33 @@ class Stage:
             raise ValueError(f"a stage needs at least one step for each frame, and no count below 0, got {self}")
         if not self.steps and self.frames == "all":
             raise ValueError(f"a stage of all frames needs steps, got {self}")
+        if not self.stiffness or min(self.stiffness) <= 0:
+            raise ValueError(f"stiffness lies above 0, got {self}")
+        if self.num_tries > 1 and (self.frames != "newest" or self.num_earlier or self.steps or not self.num_coarse):
+            raise ValueError(
+                f"more than one stiffness needs frames: newest, num_earlier: 0, steps: 0 and a coarse share, got {self}"
+            )
         if not 0 < self.gradient_share <= 1 or not 0 <= self.coarse_share <= 1:
             raise ValueError(f"gradient_share lies in 0..1 above 0, coarse_share in 0..1, got {self}")
 
+    @property
+    def num_tries(self) -> int:
+        """Of each new frame."""
+        return len(self.stiffness)
+
+    @property
+    def num_coarse(self) -> int:
+        """Of a frame's steps, those of a try."""
+        return round(self.coarse_share * self.steps_per_frame)
+
+    @property
+    def num_per_frame(self) -> int:
+        """Steps of a new frame with all its tries."""
+        return self.steps_per_frame + (self.num_tries - 1) * self.num_coarse
+
     def num_steps(self, num_frames: int) -> int:
         """At most, in a clip of so many frames."""
-        return self.steps or self.steps_per_frame * (num_frames - 1)
+        return self.steps or self.num_per_frame * (num_frames - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +161,8 @@ class ReconstructionSettings:
             raise ValueError("need a stage, a Gaussian, a neighbour, and a background in 0..1")
         if isinstance(self.field, HexplaneSettings) and (self.weights.node_arap or self.weights.acceleration):
             raise ValueError("node_arap and acceleration belong to fields of nodes")
+        if isinstance(self.field, HexplaneSettings) and any(stage.num_tries > 1 for stage in self.stages):
+            raise ValueError("more than one stiffness belongs to fields of nodes")
         of_planes = self.weights.plane_tv or self.weights.time_smoothness or self.weights.time_l1
         if isinstance(self.field, NodeSettings) and of_planes:
             raise ValueError("plane_tv, time_smoothness and time_l1 belong to hexplane fields")

@@ -1,7 +1,7 @@
 """What every motion field gives, and the hexplane field of Animate3D (Jiang et al. 2024, arXiv:2407.11398)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,13 +88,30 @@ class MotionField(nn.Module, ABC):
     def parameter_groups(self) -> list[dict[str, object]]:
         """Parameters with their learning rates, as torch's optimizers take them."""
 
-    def begin_frame(self, frame: int) -> None:
-        """Called when a frame is first looked at, in order; a field may start it from those before."""
+    def begin_frame(self, frame: int, judge: Callable[[], float]) -> None:
+        """Called when a frame is first looked at, in order; a field may start it from those before.
+
+        Args:
+            frame: From 1.
+            judge: Says how well the frame fits as it is; the less, the better.
+        """
+
+    def frame_parameters(self, frame: int) -> list[nn.Parameter]:
+        """What decides one frame and no other."""
+        del frame
+        return []
 
     def penalties(self, frames: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """What the field's own form can be asked to keep small at some frames: those of the wanted that it has."""
         del frames, wanted
         return {}
+
+
+def set_values(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Give parameters the values of tensors."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Beside the planes it has few numbers, each with a place and a frame, so that a fit can go from frame to frame.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fourd.losses.arap import Neighbours, arap_energy
-from fourd.motion.field import Motion, MotionField, Points
+from fourd.motion.field import Motion, MotionField, Points, set_values
 from fourd.motion.graph import Nodes, bridged, edges_of, nearest_edges, spread_nodes, weld
 from fourd.motion.rotations import matrix_of_quaternion, multiply_quaternions
 
@@ -68,15 +68,29 @@ class NodeMotion(MotionField):
             ]
         )
 
-    def begin_frame(self, frame: int) -> None:
-        """Start a frame where the one before is, and some way on in the same direction."""
-        if frame < 1:
-            return
+    def begin_frame(self, frame: int, judge: Callable[[], float]) -> None:
+        """Start a frame where the one before is and some way on, or as any earlier frame, whichever fits best.
+
+        Many motions come back to where they were. The way on is tried with the settings' momentum, none and all of it.
+        """
+        own = self.frame_parameters(frame)
+        earlier = [self.frame_parameters(number) for number in range(frame)]
+        last, before = earlier[-1], earlier[max(0, frame - 2)]
         with torch.no_grad():
-            for level in self._levels():
-                for values in (level.turns, level.shifts):
-                    last, before = values[frame - 1], values[max(0, frame - 2)]
-                    values[frame].copy_(last + self.settings.momentum * (last - before))
+            starts: list[Sequence[Tensor]] = [
+                [a + share * (a - b) for a, b in zip(last, before, strict=True)]
+                for share in (self.settings.momentum, 0.0, 1.0)
+            ]
+            starts += earlier[:-1]
+            found = []
+            for start in starts:
+                set_values(own, start)
+                found.append(judge())
+            set_values(own, starts[found.index(min(found))])
+
+    def frame_parameters(self, frame: int) -> list[nn.Parameter]:
+        """The frame's turns and shifts."""
+        return [values[frame] for level in self._levels() for values in (level.turns, level.shifts)]
 
     def nodes_at(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Where the nodes of each level are and how they are turned. Shapes (F, M, 3) and (F, M, 4)."""

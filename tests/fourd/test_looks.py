@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from fourd.looks import fit_looks
+from fourd.looks import MOST_FADED, MOST_GROWN, MOST_SHRUNK, fit_looks
 from fourd.moving import Drawing, MovingGaussians
 from fourd.scoring import score_views
 from fourd.settings import load_settings
@@ -22,6 +22,10 @@ def fitted(video: MultiViewVideo, drawing: Drawing, *, colored: bool) -> MovingG
     canonical = bending_bar.canonical(1500, colored=colored)
     model = MovingGaussians(canonical, bending_bar.Bending(canonical.points, bending_bar.NUM_FRAMES), drawing)
     assert fit_looks(model, [video], load_settings("cpu").static, 0.5) > 30
+    own = canonical.gaussians
+    assert bool((model.log_scales >= own.log_scales - MOST_SHRUNK - 1e-6).all()), "holes in the surface"
+    assert bool((model.log_scales <= own.log_scales + MOST_GROWN + 1e-6).all())
+    assert bool((model.opacity_logits >= own.opacity_logits - MOST_FADED - 1e-6).all())
     return model
 
 

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from fourd import reconstruct
-from fourd.canonical import Canonical, of_gaussians
+from fourd.canonical import Canonical, of_gaussians, of_mesh
 from fourd.checkpoint import CheckpointError
+from fourd.motion.field import Motion
 from fourd.moving import MovingGaussians, read_moving, save_moving
 from fourd.reconstruct import CHECKPOINT, PREVIEW, Reconstruction, ReconstructionError, Step
 from fourd.scoring import score_tracks, score_views
@@ -49,7 +50,7 @@ def test_the_cpu_preset_finds_how_a_bar_bends(tmp_path: Path) -> None:
     assert tracks.mean_error < 0.035
     assert tracks.share_near > 0.4
     assert torch.equal(model.tracks()[0], canonical.points.positions)
-    assert [step.step for step in steps] == list(range(1, 4 * 30 + 20 + 1))
+    assert [step.step for step in steps] == list(range(1, 4 * (2 * 13 + 17) + 20 + 1))
     assert {step.stage for step in steps} == {"track", "together"}
     with Image.open(tmp_path / PREVIEW) as picture:
         assert picture.size == (5 * 48, 2 * 48)
@@ -60,7 +61,7 @@ def test_the_cpu_preset_finds_how_a_bar_bends(tmp_path: Path) -> None:
 def test_a_fit_that_was_killed_goes_on_exactly(video: MultiViewVideo, tmp_path: Path) -> None:
     settings = short(
         load_settings("cpu"),
-        Stage(name="track", steps=12, frames="newest", steps_per_frame=3),
+        Stage(name="track", frames="newest", steps_per_frame=3, num_earlier=0, coarse_share=0.7, stiffness=(1.0, 9.0)),
         Stage(name="together", steps=8, frames_per_step=2, fits_looks=True),
     )
     canonical = bending_bar.canonical(200)
@@ -69,7 +70,9 @@ def test_a_fit_that_was_killed_goes_on_exactly(video: MultiViewVideo, tmp_path: 
     class Killed(Exception):
         pass
 
-    for last in (5, 14, 17):  # in the first stage, at the start of the second, and within it
+    # In the second try of a frame, at its end, between the two tries of another, at the start of the second stage, and
+    # within it.
+    for last in (3, 9, 12, 21, 24):
 
         def kill(step: Step, last: int = last) -> None:
             if step.step > last:
@@ -79,13 +82,37 @@ def test_a_fit_that_was_killed_goes_on_exactly(video: MultiViewVideo, tmp_path: 
             Reconstruction(video, canonical, settings, tmp_path / "killed").run(kill, save_every_s=0)
     fit = Reconstruction(video, canonical, settings, tmp_path / "killed")
     assert fit.is_resumed
-    assert fit.step == 17
+    assert fit.step == 24
     resumed = fit.run(save_every_s=0)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     done: list[Step] = []
     Reconstruction(video, canonical, settings, tmp_path / "killed").run(done.append)
     assert not done
+
+
+def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
+    vertices, faces, colors = bending_bar.bar()
+    stick = of_mesh("stick", vertices * [1, 0.15, 0.3], faces, num_gaussians=400, colors=colors)
+    jump = torch.tensor([0.0, 0.5, 0.0])
+
+    class Jumping(bending_bar.Bending):
+        def moved(self, frames: torch.Tensor) -> Motion:
+            at_rest = Motion(positions=self.positions + jump, quats=self.quats, log_scales=self.log_scales)
+            return Motion(**{name: value.expand(len(frames), -1, -1) for name, value in vars(at_rest).items()})
+
+    true = MovingGaussians(stick, Jumping(stick.points, bending_bar.NUM_FRAMES))
+    seen = bending_bar.video(size_px=64, model=true)
+    seen = replace(seen, rgba=seen.rgba[:2], c2w=seen.c2w[:2])
+    preset = load_settings("cpu")
+    track = replace(preset.stages[0], steps_per_frame=60, stiffness=(1.0,))
+    errors = []
+    for weight in (preset.weights.matches, 0.0):
+        settings = short(preset, track, weights=replace(preset.weights, matches=weight))
+        found = Reconstruction(seen, stick, settings).run().tracks()[1]
+        errors.append(float((found - stick.points.positions - jump).norm(dim=-1).mean()))
+    assert errors[0] < 0.15
+    assert errors[1] > 0.5, "lost: farther off than if it had stayed"
 
 
 def test_another_fit_in_the_folder_is_not_overwritten(video: MultiViewVideo, tmp_path: Path) -> None:

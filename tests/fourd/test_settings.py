@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fourd.motion.field import HexplaneSettings
 from fourd.motion.nodes import NodeSettings
-from fourd.settings import Stage, Weights, load_settings, preset_names
+from fourd.settings import ReconstructionSettings, Stage, Weights, load_settings, preset_names
 
 
 def test_presets_are_read_whole() -> None:
@@ -38,6 +39,18 @@ def test_settings_can_be_changed_one_by_one_and_come_from_a_file(tmp_path: Path)
 def test_bad_settings_are_refused(override: str) -> None:
     with pytest.raises(ValueError, match=r"cpu: "):
         load_settings("cpu", [override])
+
+
+def test_each_new_frame_is_tried_as_stiff_as_asked() -> None:
+    stage = Stage(name="s", frames="newest", num_earlier=0, steps_per_frame=10, coarse_share=0.6, stiffness=(1.0, 4.0))
+    assert (stage.num_tries, stage.num_coarse, stage.num_per_frame) == (2, 6, 16)
+    assert stage.num_steps(5) == 64
+    assert replace(stage, stiffness=(1.0,)).num_steps(5) == 40
+    for wrong in ({"stiffness": ()}, {"stiffness": (1.0, 0.0)}, {"num_earlier": 1}, {"coarse_share": 0.0}):
+        with pytest.raises(ValueError, match="stiffness"):
+            replace(stage, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fields of nodes"):
+        ReconstructionSettings(name="s", field=HexplaneSettings(), stages=(stage,))
 
 
 def test_unknown_presets_are_refused() -> None:

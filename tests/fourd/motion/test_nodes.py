@@ -54,10 +54,28 @@ def test_a_new_frame_goes_on_as_the_last_ones_did() -> None:
     with torch.no_grad():
         level.shifts[1].fill_(0.1)
         level.shifts[2].fill_(0.3)
-    made.begin_frame(3)
+    made.begin_frame(3, lambda: 1.0)
     assert torch.allclose(level.shifts[3], torch.full_like(level.shifts[3], 0.5))
-    made.begin_frame(0)
-    assert not bool(level.shifts[0].any())
+
+
+def test_a_new_frame_starts_as_an_earlier_one_if_that_fits_better() -> None:
+    made = NodeMotion(Points.plain(torch.as_tensor(SHEET)), 5, NodeSettings(levels=(1, 3)), None)
+    with torch.no_grad():
+        for frame, shift in ((1, 0.1), (2, 0.4), (3, 0.2)):
+            made._levels()[0].shifts[frame].fill_(shift)
+            made._levels()[1].turns[frame].fill_(10 * shift)
+    looked_at = []
+
+    def off_by() -> float:
+        first, newest = made(torch.tensor([1, 4])).positions
+        looked_at.append(float((newest - first).abs().mean().detach()))
+        return looked_at[-1]
+
+    made.begin_frame(4, off_by)
+    assert torch.equal(made(torch.tensor([4])).positions, made(torch.tensor([1])).positions)
+    assert all(torch.equal(made.frame_parameters(4)[i], made.frame_parameters(1)[i]) for i in range(4))
+    # On at the settings' pace, not at all, at full pace, and as frames 0, 1 and 2.
+    assert len(looked_at) == 6
 
 
 def test_turns_of_no_length_have_gradients() -> None:
