@@ -36,11 +36,17 @@ class Canonical:
     binding: Binding
     has_colors: bool
     """False: the colours are still to be fitted."""
+    hides_its_back: Tensor | None = None
+    """(N,): Gaussians that cameras behind the surface do not see. None is that all are seen."""
 
     def to(self, device: torch.device | str) -> "Canonical":
         """The same on a device."""
         points = replace(self.points, **{name: value.to(device) for name, value in vars(self.points).items()})
-        return replace(self, points=points, gaussians=self.gaussians.to(device), binding=self.binding.to(device))
+        hidden = None if self.hides_its_back is None else self.hides_its_back.to(device)
+        return replace(
+            self, points=points, gaussians=self.gaussians.to(device), binding=self.binding.to(device),
+            hides_its_back=hidden,
+        )  # fmt: skip
 
     def neighbours(self, at_most: int, *, nearest: bool) -> Neighbours:
         """Of the points: along the mesh's edges, seams welded; the nearest ones where there is no mesh, or if asked.
@@ -157,6 +163,7 @@ def _moved_by_vertices(
             points=torch.as_tensor(on_mesh.vertices), weights=torch.as_tensor(on_mesh.weights, dtype=torch.float32)
         ),
         has_colors=has_colors,
+        hides_its_back=torch.as_tensor(on_mesh.hides_its_back) if on_mesh.hides_its_back.any() else None,
     )
 
 

@@ -97,15 +97,21 @@ class MovingGaussians(nn.Module):
             w2c: Shape (F, C, 4, 4).
 
         Returns:
-            sRGB, shape (F, C, N, 3), or (F, N, 3) where nothing is lit and all cameras see the same.
+            sRGB, shape (F, C, N, 3).
         """
         colors = self.base_colors()
         if self.light is None:
-            return colors.expand(len(w2c), *colors.shape)
-        eyes = -(w2c[..., :3, :3].mT @ w2c[..., :3, 3:]).squeeze(-1)
+            return colors.expand(*w2c.shape[:2], *colors.shape)
         # Shading pulls at nothing: outlines and colours say where things are, and it would double a step's time.
-        towards = eyes[:, :, None] - moved.positions.detach()[:, None]
-        return lit(colors, self.light, normals_of(moved.quats.detach()), towards)
+        return lit(colors, self.light, normals_of(moved.quats.detach()), _towards(moved, w2c))
+
+    def hidden(self, moved: Motion, w2c: Tensor) -> Tensor | None:
+        """Gaussians that show a camera a back which is not seen, shape (F, C, N); None if there is no such surface."""
+        hides_its_back = self.canonical.hides_its_back
+        if hides_its_back is None:
+            return None
+        normals = normals_of(moved.quats.detach())
+        return hides_its_back & ((_towards(moved, w2c) * normals[:, None]).sum(dim=-1) < 0)
 
     def tracks(self) -> Tensor:
         """Where the points are at all frames, without gradient. Shape (T, P, 3)."""
@@ -143,24 +149,47 @@ class MovingGaussians(nn.Module):
         camera = camera * camera.new_tensor([[finer], [finer], [1]])
         degree = math.isqrt(self.sh.shape[1]) - 1
         # Without bands above the first the colour is known at once.
-        colors = self.sh.expand(num_frames, *self.sh.shape) if degree else self.colors(moved, w2c)
+        colors = self.sh if degree else self.base_colors()
+        colors = colors.expand(num_frames, *colors.shape) if self.light is None else self.colors(moved, w2c)
+        means, quats, scales = moved.positions, moved.quats, moved.log_scales.exp()
+        opacities = self.opacity_logits.sigmoid().expand(num_frames, -1)
+        cameras = camera.expand(num_frames, num_cameras, 3, 3)
+        backgrounds = torch.full((num_frames, num_cameras, 3), background, device=w2c.device)
+        hidden = self.hidden(moved, w2c)
+        if hidden is not None:
+            # The rasterizer has one opacity for all cameras: here each is a batch of its own.
+            means, quats, scales = (
+                of_frame[:, None].expand(-1, num_cameras, -1, -1) for of_frame in (means, quats, scales)
+            )
+            opacities = torch.where(hidden, 0.0, opacities[:, None])
+            if self.light is None:
+                colors = colors[:, None].expand(-1, num_cameras, *[-1] * (colors.dim() - 1))
+            w2c, cameras, backgrounds = w2c[:, :, None], cameras[:, :, None], backgrounds[:, :, None]
         rendered, alpha, _ = rasterization(
-            moved.positions.contiguous(),
-            moved.quats.contiguous(),
-            moved.log_scales.exp().contiguous(),
-            self.opacity_logits.sigmoid().expand(num_frames, -1).contiguous(),
+            means.contiguous(),
+            quats.contiguous(),
+            scales.contiguous(),
+            opacities.contiguous(),
             colors.contiguous(),
             w2c.contiguous(),
-            camera.expand(num_frames, num_cameras, 3, 3).contiguous(),
+            cameras.contiguous(),
             width * finer,
             height * finer,
             eps2d=self.drawing.eps2d,
             sh_degree=degree if degree else None,
-            backgrounds=torch.full((num_frames, num_cameras, 3), background, device=w2c.device),
+            backgrounds=backgrounds,
             render_mode="RGB+ED" if with_depth else "RGB",
         )
+        if hidden is not None:
+            rendered, alpha = rendered.squeeze(2), alpha.squeeze(2)
         rendered, alpha = averaged(rendered, finer), averaged(alpha, finer)
         return rendered[..., :3], alpha[..., 0], rendered[..., 3] if with_depth else None
+
+
+def _towards(moved: Motion, w2c: Tensor) -> Tensor:
+    """From Gaussians to cameras, shape (F, C, N, 3), without gradient."""
+    eyes = -(w2c[..., :3, :3].mT @ w2c[..., :3, 3:]).squeeze(-1)
+    return eyes[:, :, None] - moved.positions.detach()[:, None]
 
 
 def normals_of(quats: Tensor) -> Tensor:

@@ -307,9 +307,11 @@ class Reconstruction:
         views = torch.arange(self.video.num_views)
         losses, psnr = self._picture_losses(self.video, frames, views, shown, coarseness)
         if self.matches is not None and coarseness > 1:
-            colors = self.model.colors(gaussians, self.video.w2c(frames, views))
-            seen = colors.expand(len(frames), len(views), -1, 3)
-            distance = self.matches.distance(frames, gaussians.positions, seen, generator)
+            w2c = self.video.w2c(frames, views)
+            distance = self.matches.distance(
+                frames, gaussians.positions, self.model.colors(gaussians, w2c), generator,
+                hidden=self.model.hidden(gaussians, w2c),
+            )  # fmt: skip
             losses["matches"] = weights.matches * distance
         if self.neighbours is not None:
             sample = self._arap_sample(points.positions.shape[1], generator)

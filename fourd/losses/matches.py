@@ -29,7 +29,15 @@ class Matches:
         self.video = video
         self._trees: dict[tuple[int, int], tuple[np.ndarray, cKDTree]] = {}
 
-    def distance(self, frames: Tensor, positions: Tensor, colors: Tensor, generator: torch.Generator) -> Tensor:
+    def distance(
+        self,
+        frames: Tensor,
+        positions: Tensor,
+        colors: Tensor,
+        generator: torch.Generator,
+        *,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         """Mean squared distance of points and pixels to their matches, in shares of the picture's width, both ways.
 
         Args:
@@ -37,20 +45,22 @@ class Matches:
             positions: Of N points, shape (F, N, 3). The gradient goes to these, with matches held.
             colors: As each view sees them, shape (F, V, N, 3), 0..1.
             generator: Draws points and pixels.
+            hidden: Points that a view does not see whatever stands before them, shape (F, V, N).
         """
         views = torch.arange(self.video.num_views)
         w2c, camera = self.video.w2c(frames, views), self.video.camera_matrix(1)
         seen = torch.einsum("fvab,fnb->fvna", w2c[..., :3, :3], positions) + w2c[..., None, :3, 3]
         places = seen[..., :2] / seen[..., 2:].clamp(min=1e-3) * camera.diagonal()[:2] + camera[:2, 2]
         looks = torch.cat([places.detach(), COLOR_WEIGHT * colors.detach().clamp(0, 1)], dim=-1).cpu().numpy()
-        depths = seen[..., 2].detach().cpu().numpy()
+        depth = seen[..., 2].detach()
+        depths = (depth if hidden is None else depth.where(~hidden, torch.inf)).cpu().numpy()
         found = positions.new_zeros(())
         for row, frame in enumerate(frames.tolist()):
             for view in range(self.video.num_views):
                 pixels, tree = self._pixels(frame, view)
-                if not len(pixels):
-                    continue
                 visible = _visible(looks[row, view, :, :2], depths[row, view])
+                if not len(pixels) or not len(visible):
+                    continue
                 visible = visible[_some(len(visible), MOST_POINTS, generator)]
                 drawn = looks[row, view][visible]
                 wanted = pixels[_some(len(pixels), MOST_PIXELS, generator)]

@@ -60,6 +60,8 @@ class Material:
     alpha_mode: str
     """OPAQUE, MASK or BLEND."""
     cutoff: float
+    is_single_sided: bool = False
+    """Not seen from behind."""
 
 
 PLAIN = Material(factor=np.ones(4), texture=None, alpha_mode="OPAQUE", cutoff=0.5)
@@ -101,6 +103,7 @@ def _material(gltf: Gltf, entry: dict[str, Any], decoded: dict[int, NDArray[np.f
         texture=None if reference is None else _texture(gltf, reference, decoded),
         alpha_mode=str(entry.get("alphaMode", "OPAQUE")),
         cutoff=float(entry.get("alphaCutoff", 0.5)),
+        is_single_sided=not entry.get("doubleSided", False),
     )
 
 

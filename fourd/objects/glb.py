@@ -14,6 +14,7 @@ from fourd.objects.appearance import to_srgb
 from fourd.objects.drawn import DrawnPrimitive, drawn_primitives
 from fourd.objects.errors import ObjectError
 from fourd.objects.placement import Similarity
+from fourd.objects.sides import hides_its_back
 from fourd.objects.static import Primitive, StaticObject
 
 MAX_VERTICES = 2_000_000
@@ -46,6 +47,11 @@ class ReadObject:
             object_from_world=object_from_world,
         )
         return dataclasses.replace(self, static=static)
+
+    def hides_its_back(self) -> NDArray[np.bool_]:
+        """Faces through whose back a camera sees what is behind, shape (F,)."""
+        single = [np.full(len(part.triangles), part.material.is_single_sided) for part in self.drawn]
+        return hides_its_back(self.static.vertices, self.static.faces, np.concatenate(single))
 
     def rgba_at(self, face: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
         """Base colour of points on faces: sRGB and how much the surface hides, 0..1.

@@ -47,6 +47,8 @@ class GaussiansOnMesh:
     """(N, 3): of the static object. One on a vertex has it three times."""
     weights: NDArray[np.float64]
     """(N, 3), sum 1: the mean is where the three vertices are, weighted so, at every frame."""
+    hides_its_back: NDArray[np.bool_]
+    """(N,): those that cameras behind the surface do not see."""
 
 
 def gaussians_on_mesh(read: ReadObject, settings: OnMeshSettings | None = None) -> GaussiansOnMesh:
@@ -63,8 +65,9 @@ def gaussians_on_mesh(read: ReadObject, settings: OnMeshSettings | None = None) 
     """
     static = read.static
     return gaussians_on_surface(
-        static.vertices, static.faces, read.rgba_at, settings or OnMeshSettings(), vertex_colors=static.colors
-    )
+        static.vertices, static.faces, read.rgba_at, settings or OnMeshSettings(), vertex_colors=static.colors,
+        hides_its_back=read.hides_its_back(),
+    )  # fmt: skip
 
 
 def gaussians_on_surface(
@@ -74,6 +77,7 @@ def gaussians_on_surface(
     settings: OnMeshSettings,
     *,
     vertex_colors: np.ndarray | None = None,
+    hides_its_back: np.ndarray | None = None,
 ) -> GaussiansOnMesh:
     """Gaussians on any surface.
 
@@ -83,6 +87,7 @@ def gaussians_on_surface(
         rgba_at: Colours and opacity, sRGB, shape (n, 4), of points given by face (n,) and corners' weights (n, 3).
         settings: How many.
         vertex_colors: Shape (V, 3), sRGB, for Gaussians on vertices; those are opaque. None is grey.
+        hides_its_back: Faces that are not seen from behind, shape (F,). Of Gaussians, flat spread ones heed it.
 
     Raises:
         ValueError: The faces have no area.
@@ -93,6 +98,8 @@ def gaussians_on_surface(
     corners, weights = faces[spread.faces], spread.weights
     widths = np.full(settings.num_points, OVERLAP * spread.spacing)
     across = face_normals(positions, corners)
+    hidden = np.zeros(len(faces), dtype=bool) if hides_its_back is None or not settings.flat else hides_its_back
+    hidden = hidden[spread.faces]
     if settings.on_vertices:
         used = np.unique(faces)
         colors = np.full((len(used), 3), 0.5) if vertex_colors is None else vertex_colors[used]
@@ -101,6 +108,7 @@ def gaussians_on_surface(
         rgba = np.concatenate([np.concatenate([colors, np.ones((len(used), 1))], axis=1), rgba])
         # Where the mesh is coarser than the spread points, those cover it; a wide one would only blur.
         least = spread.spacing if settings.num_points else math.inf
+        hidden = np.concatenate([np.zeros(len(used), dtype=bool), hidden])
         widths = np.concatenate([OVERLAP * np.minimum(_edge_lengths(positions, faces)[used], least), widths])
         across = np.concatenate([_vertex_normals(positions, faces)[used], across])
     means = np.einsum("nc,nci->ni", weights, positions[corners])
@@ -118,7 +126,7 @@ def gaussians_on_surface(
         opacity_logits=_tensor(np.log(opacity / (1 - opacity))),
         sh=_tensor((rgba[:, None, :3] - 0.5) / C0),
     )
-    return GaussiansOnMesh(gaussians=gaussians, vertices=corners, weights=weights)
+    return GaussiansOnMesh(gaussians=gaussians, vertices=corners, weights=weights, hides_its_back=hidden)
 
 
 def turns_to(normals: np.ndarray) -> NDArray[np.float64]:

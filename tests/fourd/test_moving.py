@@ -1,11 +1,13 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fourd.canonical import of_gaussians
+from fourd.canonical import of_gaussians, of_mesh
 from fourd.moving import Drawing, MovingGaussians, averaged
+from pipeline.cameras import look_at_origin
 from tests.fourd import bending_bar
 
 
@@ -48,6 +50,37 @@ def test_less_is_added_to_outlines() -> None:
     plain = bending_bar.true_model(300)
     sharp = MovingGaussians(plain.canonical, plain.field, replace(Drawing(), supersampling=2, eps2d=0.1))
     assert pictures(sharp, 32)[1].sum() < 0.97 * pictures(plain, 32)[1].sum()
+
+
+@pytest.mark.parametrize("is_lit", [True, False])
+def test_a_surface_with_one_side_is_not_seen_from_behind(is_lit: bool) -> None:
+    corners = np.array([[-0.5, 0.0, -0.5], [0.5, 0.0, -0.5], [0.5, 0.0, 0.5], [-0.5, 0.0, 0.5]])
+    square = of_mesh(
+        "square", corners, np.array([[0, 1, 2], [0, 2, 3]]), num_gaussians=300, colors=np.full((4, 3), 0.8)
+    )
+    shown = {}
+    for hides in (None, torch.ones(300, dtype=torch.bool)):
+        canonical = replace(square, hides_its_back=hides)
+        model = MovingGaussians(canonical, bending_bar.Bending(canonical.points, 5), Drawing(is_lit=is_lit))
+        # From -y, which its face looks to, and from behind.
+        c2w = np.stack([look_at_origin(azimuth, 0.0, 3.0) for azimuth in (0.0, 180.0)]).astype(np.float32)
+        w2c = torch.linalg.inv(torch.from_numpy(c2w))[None].expand(2, -1, -1, -1)
+        _, moved = model.motion(torch.tensor([0, 0]))
+        shown[hides is None] = model.pictures(
+            moved, w2c, bending_bar.video(1).camera_matrix(32), 32, 32, background=0.5, with_depth=True
+        )
+    (both, both_alpha, both_depth), (one, one_alpha, one_depth) = shown[True], shown[False]
+    assert one.shape == both.shape
+    assert both_depth is not None
+    assert one_depth is not None
+    assert float(both_alpha[:, 0].detach().mean()) > 0.05
+    assert torch.equal(one[:, 0], both[:, 0])
+    assert torch.equal(one_alpha[:, 0], both_alpha[:, 0])
+    assert torch.equal(one_depth[:, 0], both_depth[:, 0])
+    assert float(both_alpha[:, 1].detach().mean()) > 0.05
+    assert not bool(one_alpha[:, 1].any())
+    one[:, 1].sum().backward()
+    assert not bool(model.sh.grad.any())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("wrong", [{"supersampling": 0}, {"supersampling": 9}, {"eps2d": -0.1}])

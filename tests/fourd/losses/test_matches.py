@@ -91,6 +91,19 @@ def test_what_is_hidden_is_not_pulled() -> None:
     assert not bool(positions.grad[:, 64:].any())
 
 
+def test_points_that_show_their_back_pull_at_nothing() -> None:
+    made = video((12, 20, RED))
+    positions = torch.cat([under(made, 12, 20), under(made, 40, 20)], dim=1).requires_grad_()
+    colors = colored(RED, 128)
+    shows_its_back = torch.arange(128).expand(1, 1, -1) >= 64
+    seen, unseen = (
+        Matches(made).distance(torch.tensor([0]), positions, colors, torch.Generator().manual_seed(0), hidden=hidden)
+        for hidden in (None, shows_its_back)
+    )
+    assert float(seen.detach()) > 0.05
+    assert float(unseen.detach()) == 0.0
+
+
 def test_an_empty_picture_pulls_at_nothing() -> None:
     made = video()
     assert float(distance(made, under(made, 12, 20), colored(RED))) == 0.0
