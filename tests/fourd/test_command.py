@@ -26,7 +26,9 @@ from tests.fourd.objects.files import chair
 
 QUICK = [
     "--set", "static.steps=10", "--set", "num_gaussians=400", "--set",
-    'stages=[{"name": "track", "steps": 40, "frames": "newest", "steps_per_frame": 10, "num_earlier": 0}]',
+    # Ten steps are too few for rates that are made to fall.
+    'stages=[{"name": "track", "steps": 40, "frames": "newest", "steps_per_frame": 10, "num_earlier": 0, '
+    '"rate_factor": 0.3}]',
     "--quiet", "true",
 ]  # fmt: skip
 
@@ -69,7 +71,8 @@ def bending_chair(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReadObject,
 
 SHORT = [
     "--set", "static.steps=2", "--set", "num_gaussians=1000", "--set",
-    'stages=[{"name": "track", "steps": 4, "frames": "newest", "steps_per_frame": 1, "num_earlier": 0}]',
+    'stages=[{"name": "track", "steps": 4, "frames": "newest", "steps_per_frame": 1, "num_earlier": 0, '
+    '"rate_factor": 0.3}]',
     "--quiet", "true", "--held_out", "none", "--export.videos", "false",
 ]  # fmt: skip
 
