@@ -29,7 +29,8 @@ from fourd.command import true_tracks
 from fourd.objects.glb import ReadObject, read_with_looks
 from fourd.objects.on_mesh import OnMeshSettings, gaussians_on_mesh
 from fourd.objects.placement import Similarity
-from fourd.reconstruct import Reconstruction, draw_below
+from fourd.preview import draw_below
+from fourd.reconstruct import Reconstruction
 from fourd.scoring import score_surface_tracks, score_views
 from fourd.settings import ReconstructionSettings, load_settings
 from fourd.video import MultiViewVideo, find_clip, input_views, read_video

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from fourd.canonical import Canonical, of_gaussians, of_mesh, of_object
+from fourd.checks import check_memory
 from fourd.export.errors import ExportError
 from fourd.export.result import ExportSettings, export_result
 from fourd.files import written_beside
@@ -31,7 +32,7 @@ from fourd.objects.loading import (
 from fourd.objects.on_mesh import OnMeshSettings, gaussians_on_mesh
 from fourd.objects.placement import Silhouettes, Similarity
 from fourd.objects.static import StaticObject
-from fourd.reconstruct import Reconstruction, Step, check_memory
+from fourd.reconstruct import Reconstruction, Step
 from fourd.rendering.rasterize import check_device
 from fourd.scoring import SurfaceMismatch, score_surface_tracks, score_tracks, score_views
 from fourd.settings import ReconstructionSettings, load_settings, preset_names

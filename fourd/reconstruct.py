@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fourd.canonical import Canonical
 from fourd.checkpoint import read_checkpoint, write_checkpoint
-from fourd.files import written_beside
+from fourd.checks import ReconstructionError, check_memory, check_overlap
 from fourd.looks import fit_looks, keep_looks, look_groups, looks_of
 from fourd.losses.arap import arap_energy
 from fourd.losses.matches import Matches
@@ -28,36 +26,19 @@ from fourd.motion.field import HexplaneMotion, HexplaneSettings, Motion, MotionF
 from fourd.motion.nodes import NodeMotion, NodeSettings
 from fourd.motion.uniform_adam import UniformAdam
 from fourd.moving import MovingGaussians
+from fourd.preview import draw_below
 from fourd.settings import ReconstructionSettings, Stage
 from fourd.tries import Tries
 from fourd.video import MultiViewVideo
 from pipeline.events import EventLog
-from pipeline.machine import free_memory_mb
-from pipeline.media import GREY
 from pipeline.storage import Store
 
 logger = logging.getLogger("mv4d.fourd")
 
 CHECKPOINT = "checkpoint.pt"
 PREVIEW = "preview.png"
-LEAST_OVERLAP = 0.35
-"""Of the two outlines at frame 0, common pixels as a share of all: below it cameras do not match."""
-
-Reason = Literal["cameras", "no_motion", "memory", "other_run", "diverged"]
-
-
-class ReconstructionError(ValueError):
-    """An object and a video that cannot be fitted to each other.
-
-    Args:
-        name: Of the clip, for the message.
-        reason: Countable kind of fault.
-        detail: What is wrong, and what to do.
-    """
-
-    def __init__(self, name: str, reason: Reason, detail: str) -> None:
-        super().__init__(f"{name}: {detail} [{reason}]")
-        self.reason = reason
+LEAST_PACE = 1 / 3
+"""Share of the rates that every frame has."""
 
 
 class Guidance(Protocol):
@@ -156,6 +137,7 @@ class Reconstruction:
         self.best_loss, self.best_step = math.inf, 0
         self.mean_loss = math.nan
         self.newest = 0
+        self.pace = 1.0
         self.optimizer = self._optimizer(settings.stages[0])
         self.has_looks = False
         self.is_resumed = self._resume()
@@ -249,6 +231,7 @@ class Reconstruction:
         for frame in range(self.newest + 1, newest + 1):
             self.model.field.begin_frame(frame, partial(self._judged, stage, frame))
             self.newest = frame
+            self.pace = self._pace_of(stage, frame)
         if stage.num_tries > 1:
             self._go_on_trying(stage)
         frames = self._frames_of(stage, generator)
@@ -290,8 +273,19 @@ class Reconstruction:
             losses, _ = self._fit_losses(stage, torch.tensor([frame]), torch.Generator().manual_seed(0), 1.0, 2)
         return float(torch.stack(list(losses.values())).sum())
 
+    def _pace_of(self, stage: Stage, frame: int) -> float:
+        """Share of the rates that a frame needs to come where its matches are."""
+        if self.matches is None or not stage.full_rate_at:
+            return 1.0
+        with torch.no_grad():
+            frames = torch.tensor([frame])
+            _, gaussians = self.model.motion(frames)
+            squared = self._matches_distance(self.matches, frames, gaussians, torch.Generator().manual_seed(0))
+        return min(1.0, max(LEAST_PACE, math.sqrt(float(squared)) / stage.full_rate_at))
+
     def _losses(self, stage: Stage, frames: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], float]:
-        losses, psnr = self._fit_losses(stage, frames, generator, self._stiffness(stage), self._coarseness(stage))
+        stiffness = stage.stiffness[self._tried(stage)[0]]
+        losses, psnr = self._fit_losses(stage, frames, generator, stiffness, self._coarseness(stage))
         if stage.static_views and self.static is not None:
             losses |= self._static_losses(stage, generator)
         if self.guidance is not None:
@@ -307,12 +301,7 @@ class Reconstruction:
         views = torch.arange(self.video.num_views)
         losses, psnr = self._picture_losses(self.video, frames, views, shown, coarseness)
         if self.matches is not None and coarseness > 1:
-            w2c = self.video.w2c(frames, views)
-            distance = self.matches.distance(
-                frames, gaussians.positions, self.model.colors(gaussians, w2c), generator,
-                hidden=self.model.hidden(gaussians, w2c),
-            )  # fmt: skip
-            losses["matches"] = weights.matches * distance
+            losses["matches"] = weights.matches * self._matches_distance(self.matches, frames, gaussians, generator)
         if self.neighbours is not None:
             sample = self._arap_sample(points.positions.shape[1], generator)
             energy = arap_energy(self.model.field.positions, points.positions, self.neighbours, sample=sample)
@@ -355,6 +344,13 @@ class Reconstruction:
             psnr = float(psnr_db(render, target))
         return losses, psnr
 
+    def _matches_distance(
+        self, matches: Matches, frames: Tensor, gaussians: Motion, generator: torch.Generator
+    ) -> Tensor:
+        w2c = self.video.w2c(frames, torch.arange(self.video.num_views))
+        colors, hidden = self.model.colors(gaussians, w2c), self.model.hidden(gaussians, w2c)
+        return matches.distance(frames, gaussians.positions, colors, generator, hidden=hidden)
+
     def _static_losses(self, stage: Stage, generator: torch.Generator) -> dict[str, Tensor]:
         assert self.static is not None
         shown = torch.randint(self.static.num_frames, (1,), generator=generator)
@@ -396,16 +392,16 @@ class Reconstruction:
     def _tried(self, stage: Stage) -> tuple[int, int]:
         """Which try of its frame a step belongs to, and its number without the tries before."""
         done = self.stage_step % stage.num_per_frame
-        if stage.num_tries > 1 and done < stage.num_tries * stage.num_coarse:
+        if stage.num_tries == 1:
+            return 0, done
+        if done < stage.num_tries * stage.num_coarse:
             return done // stage.num_coarse, done % stage.num_coarse
         return self.tries.best, done - (stage.num_tries - 1) * stage.num_coarse
 
-    def _stiffness(self, stage: Stage) -> float:
-        return stage.stiffness[self._tried(stage)[0]] if stage.num_tries > 1 else stage.stiffness[0]
-
     def _rate_factor(self, stage: Stage) -> float:
         fall = 0.5 * (1 - math.cos(math.pi * self._share_done(stage)))
-        return stage.rate_factor * (1 + (stage.rate_end - 1) * fall)
+        pace = self.pace if stage.frames == "newest" else 1.0
+        return pace * stage.rate_factor * (1 + (stage.rate_end - 1) * fall)
 
     def _coarseness(self, stage: Stage) -> int:
         done = self._share_done(stage)
@@ -456,7 +452,8 @@ class Reconstruction:
         state: dict[str, Any] = {
             "identity": self.identity, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "counts": [self.stage_index, self.stage_step, self.step, self.best_step, self.newest],
-            "losses": [self.best_loss, self.mean_loss], "has_looks": self.has_looks, "tries": self.tries.state_dict(),
+            "losses": [self.best_loss, self.mean_loss, self.pace], "has_looks": self.has_looks,
+            "tries": self.tries.state_dict(),
         }  # fmt: skip
         write_checkpoint(self.folder / CHECKPOINT, state)
 
@@ -472,7 +469,7 @@ class Reconstruction:
             )
         self.model.load_state_dict(state["model"])
         self.stage_index, self.stage_step, self.step, self.best_step, self.newest = state["counts"]
-        self.best_loss, self.mean_loss = state["losses"]
+        self.best_loss, self.mean_loss, self.pace = state["losses"]
         self.has_looks = state["has_looks"]
         self.tries.load_state_dict(state["tries"])
         if not self.is_done:
@@ -484,97 +481,6 @@ class Reconstruction:
         """Write a picture: the video above, the fit below, first view, up to six frames."""
         frames = torch.linspace(0, max(self.newest, 1), min(6, self.newest + 1)).round().long().unique()
         draw_below(self.model, self.video, frames, 0, path, background=self.settings.background)
-
-
-def draw_below(
-    model: MovingGaussians, video: MultiViewVideo, frames: Tensor, view: int, path: Path, *, background: float
-) -> None:
-    """Write a picture: frames of a video's view, and under them what a model shows there.
-
-    Args:
-        model: The Gaussians.
-        video: Of any views.
-        frames: Shape (F,).
-        view: Which of the video's.
-        path: The file.
-        background: Grey level.
-    """
-    views = torch.tensor([view])
-    width, height = video.size_px
-    with torch.no_grad():
-        target, _ = video.colors(frames, views, background)
-        _, moved = model.motion(frames)
-        render, _, _ = model.pictures(
-            moved, video.w2c(frames, views), video.camera_matrix(width), width, height, background=background
-        )
-    rows = [torch.cat(list(pictures[:, 0]), dim=1) for pictures in (target, render)]
-    pixels = (torch.cat(rows).clamp(0, 1) * 255).round().byte().cpu().numpy()
-    with written_beside(path) as beside:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(beside)
-
-
-def check_memory(
-    named: str,
-    settings: ReconstructionSettings,
-    *,
-    num_frames: int,
-    num_views: int,
-    size_px: tuple[int, int],
-    num_gaussians: int,
-    num_points: int = 0,
-) -> None:
-    """Refuse what would not fit into the processor's memory, before any of it is made.
-
-    Args:
-        named: The clip, for the message.
-        settings: Of the fit.
-        num_frames: Of the clip.
-        num_views: That are fitted to.
-        size_px: Width and height of their pictures.
-        num_gaussians: Of the object.
-        num_points: That the field moves; 0 if not known yet.
-
-    Raises:
-        ReconstructionError: It would not, by a rough count.
-    """
-    per_step = max(min(stage.frames_per_step or num_frames, num_frames) for stage in settings.stages)
-    width, height = size_px
-    pictures = per_step * num_views * width * height * 80 * settings.drawing.supersampling**2
-    gaussians = per_step * num_gaussians * (600 + 150 * num_views)
-    needed_mb = (pictures + gaussians + per_step * num_points * 900) / 2**20
-    free_mb = free_memory_mb()
-    if needed_mb > 0.9 * free_mb:
-        raise ReconstructionError(
-            named,
-            "memory",
-            f"a step would take about {needed_mb:,.0f} MB and {free_mb:,.0f} MB are free: give fewer --views, a "
-            "smaller --size_px or fewer Gaussians (--set num_gaussians=...)",
-        )
-
-
-def check_overlap(model: MovingGaussians, video: MultiViewVideo) -> None:
-    """Refuse an object that is not where the pictures of frame 0 show it.
-
-    Raises:
-        ReconstructionError: Outlines have too little in common.
-    """
-    frames, views = torch.zeros(1, dtype=torch.int64), torch.arange(video.num_views)
-    width, height = video.size_px
-    with torch.no_grad():
-        _, mask = video.colors(frames, views)
-        _, at_rest = model.motion(frames)
-        _, alpha, _ = model.pictures(
-            at_rest, video.w2c(frames, views), video.camera_matrix(width), width, height, background=GREY
-        )
-    seen, drawn = mask > 0.5, alpha > 0.5
-    overlap = float((seen & drawn).sum() / (seen | drawn).sum().clamp(min=1))
-    if overlap < LEAST_OVERLAP:
-        raise ReconstructionError(
-            video.clip_id,
-            "cameras",
-            f"at frame 0 object and pictures have {overlap:.0%} of their outline in common: cameras, or the object's "
-            "orientation and size, do not match the clip",
-        )
 
 
 def _partly_held(moved: Motion, share: float, generator: torch.Generator) -> Motion:

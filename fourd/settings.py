@@ -85,6 +85,9 @@ class Stage:
     rate_factor: float = 1.0
     rate_end: float = 1.0
     """The factor that rates fall to by the end of the stage or, with new frames, of each frame, along a cosine."""
+    full_rate_at: float = 0.0
+    """Way to its matches, in shares of the picture's width, from which a new frame has full rates: nearer ones have
+    less, down to a third, since fast steps shake what is in place. At 0, or without matches, all rates are full."""
     stiffness: tuple[float, ...] = (1.0,)
     """Factors on `node_arap`. With more than one, the coarse share of each new frame's steps is done with each of them
     in turn, from the same start, and the frame goes on with the one that fits best."""
@@ -103,6 +106,8 @@ class Stage:
             raise ValueError(f"a stage needs at least one step for each frame, and no count below 0, got {self}")
         if not self.steps and self.frames == "all":
             raise ValueError(f"a stage of all frames needs steps, got {self}")
+        if self.full_rate_at < 0 or (self.full_rate_at and self.frames != "newest"):
+            raise ValueError(f"full_rate_at is a distance, for frames: newest, got {self}")
         if not self.stiffness or min(self.stiffness) <= 0:
             raise ValueError(f"stiffness lies above 0, got {self}")
         if self.num_tries > 1 and (self.frames != "newest" or self.num_earlier or self.steps or not self.num_coarse):

@@ -121,10 +121,10 @@ def animate(model: Path, options: AnimateOptions) -> list[Path]:
 
 def _check_model(model: Path, settings: "ReconstructionSettings", options: AnimateOptions) -> None:
     from fourd.canonical import MAX_VERTICES
+    from fourd.checks import check_memory
     from fourd.export.errors import ExportError
     from fourd.gltf import read_glb
     from fourd.objects.drawn import check_size
-    from fourd.reconstruct import check_memory
     from fourd.rendering.rasterize import check_device
 
     if not model.is_file():

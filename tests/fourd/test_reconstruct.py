@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fourd import reconstruct
+from fourd import checks
 from fourd.canonical import Canonical, of_gaussians, of_mesh
 from fourd.checkpoint import CheckpointError
+from fourd.checks import ReconstructionError
 from fourd.motion.field import Motion
 from fourd.moving import MovingGaussians, read_moving, save_moving
-from fourd.reconstruct import CHECKPOINT, PREVIEW, Reconstruction, ReconstructionError, Step
+from fourd.reconstruct import CHECKPOINT, LEAST_PACE, PREVIEW, Reconstruction, Step, build_field
 from fourd.scoring import score_tracks, score_views
 from fourd.settings import ReconstructionSettings, Stage, load_settings
 from fourd.video import MultiViewVideo
@@ -61,9 +62,12 @@ def test_the_cpu_preset_finds_how_a_bar_bends(tmp_path: Path) -> None:
 def test_a_fit_that_was_killed_goes_on_exactly(video: MultiViewVideo, tmp_path: Path) -> None:
     settings = short(
         load_settings("cpu"),
-        Stage(name="track", frames="newest", steps_per_frame=3, num_earlier=0, coarse_share=0.7, stiffness=(1.0, 9.0)),
+        Stage(
+            name="track", frames="newest", steps_per_frame=3, num_earlier=0, coarse_share=0.7, stiffness=(1.0, 9.0),
+            full_rate_at=0.5,
+        ),
         Stage(name="together", steps=8, frames_per_step=2, fits_looks=True),
-    )
+    )  # fmt: skip
     canonical = bending_bar.canonical(200)
     whole = Reconstruction(video, canonical, settings, tmp_path / "whole").run(save_every_s=0)
 
@@ -91,10 +95,10 @@ def test_a_fit_that_was_killed_goes_on_exactly(video: MultiViewVideo, tmp_path: 
     assert not done
 
 
-def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
+def jumping_stick(jump: torch.Tensor) -> tuple[Canonical, MultiViewVideo]:
+    """A thin bar, and two frames of it: at the second it is elsewhere."""
     vertices, faces, colors = bending_bar.bar()
     stick = of_mesh("stick", vertices * [1, 0.15, 0.3], faces, num_gaussians=400, colors=colors)
-    jump = torch.tensor([0.0, 0.5, 0.0])
 
     class Jumping(bending_bar.Bending):
         def moved(self, frames: torch.Tensor) -> Motion:
@@ -103,7 +107,12 @@ def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
 
     true = MovingGaussians(stick, Jumping(stick.points, bending_bar.NUM_FRAMES))
     seen = bending_bar.video(size_px=64, model=true)
-    seen = replace(seen, rgba=seen.rgba[:2], c2w=seen.c2w[:2])
+    return stick, replace(seen, rgba=seen.rgba[:2], c2w=seen.c2w[:2])
+
+
+def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
+    jump = torch.tensor([0.0, 0.5, 0.0])
+    stick, seen = jumping_stick(jump)
     preset = load_settings("cpu")
     track = replace(preset.stages[0], steps_per_frame=60, stiffness=(1.0,))
     errors = []
@@ -113,6 +122,20 @@ def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
         errors.append(float((found - stick.points.positions - jump).norm(dim=-1).mean()))
     assert errors[0] < 0.15
     assert errors[1] > 0.5, "lost: farther off than if it had stayed"
+
+
+def test_what_hardly_moves_gets_a_share_of_the_rates() -> None:
+    preset = load_settings("cpu")
+    track = replace(preset.stages[0], steps_per_frame=4)
+    paces = []
+    for jump, full_rate_at in ((0.0, 0.1), (0.5, 0.1), (0.5, 5.0), (0.0, 0.0)):
+        stick, seen = jumping_stick(torch.tensor([0.0, jump, 0.0]))
+        fit = Reconstruction(seen, stick, short(preset, replace(track, full_rate_at=full_rate_at)))
+        fit.run()
+        paces.append(fit.pace)
+    assert paces == [LEAST_PACE, 1.0, LEAST_PACE, 1.0]
+    with pytest.raises(ValueError, match="full_rate_at"):
+        replace(track, full_rate_at=-1.0)
 
 
 def test_another_fit_in_the_folder_is_not_overwritten(video: MultiViewVideo, tmp_path: Path) -> None:
@@ -135,7 +158,7 @@ def test_each_preset_brings_the_pictures_nearer(preset: str, video: MultiViewVid
     settings = short(full, *stages, field=field, arap_points=50)
     canonical = bending_bar.canonical(300)
     static = replace(video, rgba=video.rgba[:1].expand(5, -1, -1, -1, -1).clone()) if preset == "diffusion4d" else None
-    still = score_views(MovingGaussians(canonical, reconstruct.build_field(canonical, 5, settings)), video)
+    still = score_views(MovingGaussians(canonical, build_field(canonical, 5, settings)), video)
     steps: list[Step] = []
     model = Reconstruction(video, canonical, settings, static=static).run(steps.append)
     assert score_views(model, video).psnr_db > still.psnr_db + 0.3
@@ -192,7 +215,7 @@ def test_what_does_not_belong_together_is_refused_before_work(
         Reconstruction(elsewhere, canonical, settings)
     with pytest.raises(ReconstructionError, match="no_motion"):
         Reconstruction(replace(video, rgba=video.rgba[:1], c2w=video.c2w[:1]), canonical, settings)
-    monkeypatch.setattr(reconstruct, "free_memory_mb", lambda: 1.0)
+    monkeypatch.setattr(checks, "free_memory_mb", lambda: 1.0)
     with pytest.raises(ReconstructionError, match=r"MB are free.*memory"):
         Reconstruction(video, canonical, settings)
 

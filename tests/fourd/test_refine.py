@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fourd.checks import ReconstructionError
 from fourd.guidance import GuidanceCameras, SdsGuidance
 from fourd.motion.field import HexplaneSettings
 from fourd.moving import MovingGaussians
-from fourd.reconstruct import ReconstructionError, build_field
+from fourd.reconstruct import build_field
 from fourd.refine import RefineSettings, own_renders, refinement
 from fourd.settings import ReconstructionSettings, Stage, StaticSettings, Weights
 from fourd.video import MultiViewVideo
