@@ -261,7 +261,7 @@ def test_it_is_refused_before_any_work(
         "fourd.reconstruct.Reconstruction.run",
     ):
         monkeypatch.setattr(work, _must_not_run)
-    for memory in ("fourd.reconstruct.free_memory_mb", "training.sampling.memory.free_memory_mb"):
+    for memory in ("fourd.checks.free_memory_mb", "training.sampling.memory.free_memory_mb"):
         monkeypatch.setattr(memory, lambda: 4000.0)
     commands.refuses(*case)
 

@@ -34,7 +34,8 @@ QUICK = [
 
 
 def test_a_clip_becomes_gaussians_tracks_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bending_bar.data_root(str(tmp_path / "data"))
+    drawn = bending_bar.true_model(drawing=load_settings("cpu").drawing)
+    bending_bar.data_root(str(tmp_path / "data"), model=drawn)
     out = tmp_path / "out"
     given = ["--data", str(tmp_path / "data"), "--clip", "bar0", "--out", str(out), *QUICK]
     assert run_command("reconstruct", given) == 0

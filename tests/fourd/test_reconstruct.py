@@ -111,7 +111,7 @@ def jumping_stick(jump: torch.Tensor) -> tuple[Canonical, MultiViewVideo]:
 
 
 def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
-    jump = torch.tensor([0.0, 0.5, 0.0])
+    jump = torch.tensor([0.0, 0.7, 0.0])
     stick, seen = jumping_stick(jump)
     preset = load_settings("cpu")
     track = replace(preset.stages[0], steps_per_frame=60, stiffness=(1.0,))
@@ -120,8 +120,8 @@ def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
         settings = short(preset, track, weights=replace(preset.weights, matches=weight))
         found = Reconstruction(seen, stick, settings).run().tracks()[1]
         errors.append(float((found - stick.points.positions - jump).norm(dim=-1).mean()))
-    assert errors[0] < 0.15
-    assert errors[1] > 0.5, "lost: farther off than if it had stayed"
+    assert errors[0] < 0.25
+    assert errors[1] > 0.7, "lost: farther off than if it had stayed"
 
 
 def test_what_hardly_moves_gets_a_share_of_the_rates() -> None:
