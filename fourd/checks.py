@@ -1,9 +1,8 @@
 """What is refused before a fit begins: an object and a video that do not belong together, too little memory."""
 
-from typing import Literal
-
 import torch
 
+from fourd.errors import ReconstructionError
 from fourd.moving import MovingGaussians
 from fourd.settings import ReconstructionSettings
 from fourd.video import MultiViewVideo
@@ -12,22 +11,6 @@ from pipeline.media import GREY
 
 LEAST_OVERLAP = 0.35
 """Of the two outlines at frame 0, common pixels as a share of all: below it cameras do not match."""
-
-Reason = Literal["cameras", "no_motion", "memory", "other_run", "diverged"]
-
-
-class ReconstructionError(ValueError):
-    """An object and a video that cannot be fitted to each other.
-
-    Args:
-        name: Of the clip, for the message.
-        reason: Countable kind of fault.
-        detail: What is wrong, and what to do.
-    """
-
-    def __init__(self, name: str, reason: Reason, detail: str) -> None:
-        super().__init__(f"{name}: {detail} [{reason}]")
-        self.reason = reason
 
 
 def check_memory(

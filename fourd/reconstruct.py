@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fourd.canonical import Canonical
 from fourd.checkpoint import read_checkpoint, write_checkpoint
-from fourd.checks import ReconstructionError, check_memory, check_overlap
+from fourd.checks import check_memory, check_overlap
+from fourd.errors import ReconstructionError
 from fourd.looks import fit_looks, keep_looks, look_groups, looks_of
 from fourd.losses.arap import arap_energy
 from fourd.losses.matches import Matches

@@ -34,6 +34,7 @@ QUICK = [
 
 
 def test_a_clip_becomes_gaussians_tracks_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Drawn as sharply as the preset thinks that renders are.
     drawn = bending_bar.true_model(drawing=load_settings("cpu").drawing)
     bending_bar.data_root(str(tmp_path / "data"), model=drawn)
     out = tmp_path / "out"

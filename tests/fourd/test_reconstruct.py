@@ -9,7 +9,7 @@ from PIL import Image
 from fourd import checks
 from fourd.canonical import Canonical, of_gaussians, of_mesh
 from fourd.checkpoint import CheckpointError
-from fourd.checks import ReconstructionError
+from fourd.errors import ReconstructionError
 from fourd.motion.field import Motion
 from fourd.moving import MovingGaussians, read_moving, save_moving
 from fourd.reconstruct import CHECKPOINT, LEAST_PACE, PREVIEW, Reconstruction, Step, build_field
@@ -111,7 +111,7 @@ def jumping_stick(jump: torch.Tensor) -> tuple[Canonical, MultiViewVideo]:
 
 
 def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
-    jump = torch.tensor([0.0, 0.7, 0.0])
+    jump = torch.tensor([0.0, 0.66, 0.0])
     stick, seen = jumping_stick(jump)
     preset = load_settings("cpu")
     track = replace(preset.stages[0], steps_per_frame=60, stiffness=(1.0,))
@@ -120,20 +120,22 @@ def test_what_jumps_by_many_times_its_width_is_found_by_matches_alone() -> None:
         settings = short(preset, track, weights=replace(preset.weights, matches=weight))
         found = Reconstruction(seen, stick, settings).run().tracks()[1]
         errors.append(float((found - stick.points.positions - jump).norm(dim=-1).mean()))
-    assert errors[0] < 0.25
-    assert errors[1] > 0.7, "lost: farther off than if it had stayed"
+    assert errors[0] < 0.15
+    assert errors[1] > 0.66, "lost: farther off than if it had stayed"
 
 
 def test_what_hardly_moves_gets_a_share_of_the_rates() -> None:
     preset = load_settings("cpu")
     track = replace(preset.stages[0], steps_per_frame=4)
-    paces = []
+    paces, rates = [], []
     for jump, full_rate_at in ((0.0, 0.1), (0.5, 0.1), (0.5, 5.0), (0.0, 0.0)):
         stick, seen = jumping_stick(torch.tensor([0.0, jump, 0.0]))
         fit = Reconstruction(seen, stick, short(preset, replace(track, full_rate_at=full_rate_at)))
         fit.run()
         paces.append(fit.pace)
+        rates.append(fit.optimizer.param_groups[0]["lr"])
     assert paces == [LEAST_PACE, 1.0, LEAST_PACE, 1.0]
+    assert rates == pytest.approx([pace * rates[-1] for pace in paces])
     with pytest.raises(ValueError, match="full_rate_at"):
         replace(track, full_rate_at=-1.0)
 

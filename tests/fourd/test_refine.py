@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fourd.checks import ReconstructionError
+from fourd.errors import ReconstructionError
 from fourd.guidance import GuidanceCameras, SdsGuidance
 from fourd.motion.field import HexplaneSettings
 from fourd.moving import MovingGaussians
